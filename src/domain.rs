@@ -1,0 +1,34 @@
+//! The words of Tidings and the decisions that need nothing but them.
+//!
+//! Nothing here knows a clock, a socket, SQL or HTTP: values go in, decisions come out.
+//!
+//! # Glossary
+//! One word, one meaning, in code, SQL, wire, metrics, logs and docs.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | *message* | what was published: a row of the log, or a signal that is not kept |
+//! | *draft* | a message before it has a number |
+//! | *topic* | the name a message is published under |
+//! | *pattern* | what a session subscribes to: a topic, or a prefix ending in `*` |
+//! | *seq* | the number of a message: one gapless sequence, in commit order |
+//! | *cursor* | a place in the log that a client hands back: `<epoch>-<seq>` |
+//! | *epoch* | the life of a log; it changes when the log no longer continues what was read |
+//! | *signal* | a message that is not kept, and rides in a notification |
+//! | *announcement* | what tells every replica that a range of seqs is durable |
+//! | *frame* | what goes down a socket |
+//! | *session* | one connected client |
+//! | *principal* | who a session or request speaks for, and what it may do |
+//! | *replica* | one running process |
+//! | *lane* | one connection on which batches are written, one after another |
+//! | *loop* | a long-lived tokio task, started by `supervise` |
+
+pub mod cursor;
+pub mod message;
+pub mod principal;
+pub mod topic;
+
+pub use cursor::{Cursor, CursorError, Epoch, Seq};
+pub use message::{Class, Draft, Message, Priority, Timestamp};
+pub use principal::{Principal, UserId};
+pub use topic::{Pattern, Topic, TopicError};
