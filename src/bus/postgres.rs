@@ -1,0 +1,296 @@
+//! Hears announcements on one dedicated LISTEN connection.
+//!
+//! ```text
+//!            LISTEN, then a pulse heard               lost, or a pulse not heard
+//!   Down ───────────────────────────────▶ listening ─────────────────────────────▶ Down
+//!     │                                                                              ▲
+//!     └── connected, but the first pulse never came: a pooler is in the way ▶ Polling ┘ (tries again)
+//! ```
+//! A listener may be silent because nothing happens, because its connection is half open, or because
+//! a pooler took LISTEN and gave the connection to somebody else. Only a pulse tells: a notification
+//! sent on another connection after a while of silence. Every replica hears it, so that a quiet
+//! installation sends one pulse an interval, however many replicas it has.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::{BackoffBuilder, ExponentialBuilder};
+use futures_util::future::BoxFuture;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
+use tokio_util::sync::CancellationToken;
+
+use super::{Bus, BusError, BusEvent, BusState};
+use crate::domain::{Draft, Timestamp};
+use crate::notification::{self, Notification};
+use crate::store::StoreError;
+use crate::store::postgres::connect::{Connector, TlsStream, classify};
+use crate::store::postgres::database::Database;
+use crate::store::postgres::query::{self, Params};
+
+/// How long a pulse may take to come back. Commits of others delay it, lost packets are resent.
+const PULSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long to leave a pooler alone before trying LISTEN again.
+const POLLING_RETRY: Duration = Duration::from_secs(30);
+
+pub struct PostgresBus {
+    /// To the primary itself, not through a transaction pooler.
+    connector: Connector,
+    /// For what is sent: signals and pulses.
+    database: Database,
+    /// Tells this replica's signals and pulses from those of others.
+    origin: Arc<str>,
+    /// After how much silence the listener is asked whether it still hears.
+    silence: Duration,
+    suspected: Notify,
+    pulses: AtomicU64,
+}
+
+/// Why listening ended.
+enum Ended {
+    Stopped,
+    Lost(String),
+    /// The connection is there and hears nothing.
+    Unheard,
+}
+
+impl PostgresBus {
+    pub fn new(
+        connector: Connector,
+        database: Database,
+        origin: &str,
+        silence: Duration,
+    ) -> PostgresBus {
+        PostgresBus {
+            connector,
+            database,
+            origin: origin.into(),
+            silence,
+            suspected: Notify::new(),
+            pulses: AtomicU64::new(0),
+        }
+    }
+
+    /// One life of the listening connection. `heard` is set once a pulse has come back.
+    async fn life(
+        &self,
+        events: &mpsc::Sender<BusEvent>,
+        stop: &CancellationToken,
+        heard: &mut bool,
+    ) -> Result<Ended, StoreError> {
+        let (client, mut connection) = self.connector.connect_raw().await?;
+        listen(&client, &mut connection).await?;
+        let mut pulse = Pulse::new();
+        pulse.start(self);
+        loop {
+            let message = tokio::select! {
+                () = stop.cancelled() => return Ok(Ended::Stopped),
+                () = self.suspected.notified() => { pulse.start(self); continue; }
+                waited = pulse.wait(self.silence) => match waited {
+                    Waited::Silence => { pulse.start(self); continue; }
+                    Waited::Sent(Ok(())) => continue,
+                    Waited::Sent(Err(error)) => return Err(error),
+                    Waited::Unheard => return Ok(Ended::Unheard),
+                },
+                message = poll_fn(|cx| connection.poll_message(cx)) => message,
+            };
+            match message {
+                None => return Ok(Ended::Lost("the server closed it".to_owned())),
+                Some(Err(error)) => return Err(classify(&error)),
+                Some(Ok(AsyncMessage::Notification(notification))) => {
+                    let event = self.understand(notification.payload(), &mut pulse);
+                    if pulse.heard && !*heard {
+                        *heard = true;
+                        if events.send(BusEvent::Listening).await.is_err() {
+                            return Ok(Ended::Stopped);
+                        }
+                    }
+                    // What came before LISTEN was trusted is read after it.
+                    if let Some(event) = event.filter(|_| *heard)
+                        && events.send(event).await.is_err()
+                    {
+                        return Ok(Ended::Stopped);
+                    }
+                }
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+
+    fn understand(&self, payload: &str, pulse: &mut Pulse) -> Option<BusEvent> {
+        pulse.last_heard = Instant::now();
+        match notification::parse(payload) {
+            Ok(Notification::Announced(announcement)) => Some(BusEvent::Announced(announcement)),
+            Ok(Notification::Signals { origin, messages }) => {
+                (origin != self.origin).then_some(BusEvent::Signals(messages))
+            }
+            Ok(Notification::OutboxFilled) => Some(BusEvent::OutboxFilled),
+            Ok(Notification::EpochRenewed) => Some(BusEvent::EpochRenewed),
+            Ok(Notification::Pulse { origin, number }) => {
+                if origin == self.origin {
+                    pulse.returned(number);
+                }
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "not understood");
+                None
+            }
+        }
+    }
+
+    fn pulse(&self) -> (u64, BoxFuture<'static, Result<(), StoreError>>) {
+        let number = self.pulses.fetch_add(1, Ordering::Relaxed);
+        let payloads = vec![notification::pulse(&self.origin, number)];
+        let database = self.database.clone();
+        let send = async move {
+            let params: Params = &[&payloads];
+            database.rows(&query::SIGNAL_NOTIFY, params).await.map(drop)
+        };
+        (number, Box::pin(send))
+    }
+}
+
+#[async_trait]
+impl Bus for PostgresBus {
+    async fn listen(&self, events: mpsc::Sender<BusEvent>, stop: CancellationToken) {
+        let backoffs = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(5))
+            .with_jitter()
+            .without_max_times();
+        let mut backoff = backoffs.build();
+        loop {
+            let mut heard = false;
+            let ended = self.life(&events, &stop, &mut heard).await;
+            if heard {
+                backoff = backoffs.build();
+            }
+            let (state, pause) = match ended {
+                Ok(Ended::Stopped) => return,
+                Ok(Ended::Unheard) if !heard => {
+                    tracing::warn!(
+                        "LISTEN is accepted and nothing is heard: a transaction pooler is in the way; \
+                         give LISTEN_DATABASE_URL the address of Postgres itself. Polling until then"
+                    );
+                    (BusState::Polling, POLLING_RETRY)
+                }
+                ended => {
+                    let reason = match ended {
+                        Ok(Ended::Lost(reason)) => reason,
+                        Ok(_) => "its pulse did not come back".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    tracing::warn!(reason, "the listener was lost; reconnecting");
+                    (BusState::Down, backoff.next().unwrap_or(Duration::from_secs(5)))
+                }
+            };
+            if events.send(BusEvent::Deaf(state)).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn signal(&self, drafts: &[Draft], at: Timestamp) -> Result<(), BusError> {
+        let payloads = notification::signals(&self.origin, at, drafts)
+            .map_err(|draft| BusError(format!("a signal on {} is too large", draft.topic)))?;
+        let params: Params = &[&payloads];
+        let sent = self.database.rows(&query::SIGNAL_NOTIFY, params).await;
+        sent.map(drop).map_err(|error| BusError(error.to_string()))
+    }
+
+    fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+}
+
+/// LISTEN, while driving the connection that answers.
+async fn listen(
+    client: &Client,
+    connection: &mut Connection<Socket, TlsStream>,
+) -> Result<(), StoreError> {
+    let text = format!("listen {}", notification::CHANNEL);
+    let mut listening = std::pin::pin!(client.batch_execute(&text));
+    let both = poll_fn(|cx: &mut Context<'_>| {
+        if let Poll::Ready(result) = listening.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        // Notifications cannot come before LISTEN has been answered; notices are of no interest.
+        while let Poll::Ready(message) = connection.poll_message(cx) {
+            match message {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => break,
+            }
+        }
+        listening.as_mut().poll(cx)
+    });
+    match timeout(PULSE_TIMEOUT * 2, both).await {
+        Ok(result) => result.map_err(|error| classify(&error)),
+        Err(_) => Err(StoreError::Unavailable("LISTEN was not answered".to_owned())),
+    }
+}
+
+/// The question to oneself whether the listener still hears.
+struct Pulse {
+    last_heard: Instant,
+    sending: Option<Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>>,
+    /// The pulse that is on its way, and until when it must be back.
+    awaited: Option<(u64, Instant)>,
+    heard: bool,
+}
+
+enum Waited {
+    Silence,
+    Sent(Result<(), StoreError>),
+    Unheard,
+}
+
+impl Pulse {
+    fn new() -> Pulse {
+        Pulse { last_heard: Instant::now(), sending: None, awaited: None, heard: false }
+    }
+
+    fn start(&mut self, bus: &PostgresBus) {
+        if self.awaited.is_none() {
+            let (number, sending) = bus.pulse();
+            self.sending = Some(sending);
+            self.awaited = Some((number, Instant::now() + PULSE_TIMEOUT));
+        }
+    }
+
+    fn returned(&mut self, number: u64) {
+        if self.awaited.is_some_and(|(awaited, _)| awaited == number) {
+            self.awaited = None;
+            self.heard = true;
+        }
+    }
+
+    /// Cancel-safe: what is on its way is kept across calls.
+    async fn wait(&mut self, silence: Duration) -> Waited {
+        let Some((_, until)) = self.awaited else {
+            sleep_until(self.last_heard + silence).await;
+            return Waited::Silence;
+        };
+        if let Some(sending) = &mut self.sending {
+            let sent = sending.await;
+            self.sending = None;
+            // The time to come back counts from when it was sent.
+            self.awaited = self.awaited.map(|(number, _)| (number, Instant::now() + PULSE_TIMEOUT));
+            return Waited::Sent(sent);
+        }
+        sleep_until(until).await;
+        Waited::Unheard
+    }
+}

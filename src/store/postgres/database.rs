@@ -1,0 +1,153 @@
+//! A pool of connections, and named statements on it, each bounded in time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Row};
+
+use super::connect::{Connector, classify};
+use super::query::{Params, Query};
+use crate::store::StoreError;
+
+#[derive(Debug, Clone, Copy)]
+pub struct PoolSettings {
+    pub connections_max: usize,
+    /// How long to wait for a free connection, and for a new one to be made.
+    pub wait: Duration,
+    /// How long a statement may take before its connection is given up.
+    pub statement_timeout: Duration,
+    /// Whether statements may be prepared: not through a pooler that shares connections.
+    pub prepare: bool,
+}
+
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool,
+    connector: Connector,
+    statement_timeout: Duration,
+    /// Turned off for good when the server turns out to forget what was prepared.
+    prepare: Arc<AtomicBool>,
+}
+
+impl Database {
+    pub fn new(connector: Connector, settings: PoolSettings) -> Database {
+        let manager = Manager::from_config(
+            connector.config().clone(),
+            connector.tls(),
+            ManagerConfig { recycling_method: RecyclingMethod::Fast },
+        );
+        let pool = Pool::builder(manager)
+            .max_size(settings.connections_max)
+            .wait_timeout(Some(settings.wait))
+            .create_timeout(Some(settings.wait))
+            .recycle_timeout(Some(settings.wait))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .expect("a runtime is given, which is all that timeouts need");
+        Database {
+            pool,
+            connector,
+            statement_timeout: settings.statement_timeout,
+            prepare: Arc::new(AtomicBool::new(settings.prepare)),
+        }
+    }
+
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    pub fn statement_timeout(&self) -> Duration {
+        self.statement_timeout
+    }
+
+    /// Whether statements are prepared, as far as is known.
+    pub fn prepares(&self) -> bool {
+        self.prepare.load(Ordering::Relaxed)
+    }
+
+    pub fn prepare_never_again(&self) {
+        self.prepare.store(false, Ordering::Relaxed);
+    }
+
+    /// Runs a statement on a connection of the pool.
+    pub async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
+        let connection = self.pool.get().await.map_err(|error| unavailable(&error))?;
+        match tokio::time::timeout(self.statement_timeout, self.run(&connection, query, params))
+            .await
+        {
+            Ok(Ok(rows)) => Ok(rows),
+            Ok(Err(error)) => {
+                let error = classify(&error);
+                // After a failover or a shutdown the connection may look alive and be of no use.
+                if matches!(error, StoreError::Unavailable(_)) {
+                    drop(Object::take(connection));
+                }
+                tracing::debug!(query = query.name, %error, "a statement failed");
+                Err(error)
+            }
+            Err(_) => {
+                drop(Object::take(connection));
+                Err(StoreError::Unavailable(format!("{} took too long", query.name)))
+            }
+        }
+    }
+
+    /// Runs a statement that returns exactly one row.
+    pub async fn row(&self, query: &Query, params: Params<'_>) -> Result<Row, StoreError> {
+        let mut rows = self.rows(query, params).await?;
+        match (rows.pop(), rows.is_empty()) {
+            (Some(row), true) => Ok(row),
+            _ => Err(StoreError::Refused(format!("{} did not return one row", query.name))),
+        }
+    }
+
+    async fn run(
+        &self,
+        connection: &Object,
+        query: &Query,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        if self.prepares() {
+            let prepared = connection.prepare_typed_cached(query.text, query.types).await;
+            let result = match prepared {
+                Ok(statement) => connection.query(&statement, params).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if forgot_prepared(&error) => self.prepare_never_again(),
+                result => return result,
+            }
+        }
+        query_unnamed(connection, query, params).await
+    }
+}
+
+/// Runs a statement without giving it a name, so that a pooler may send it anywhere.
+pub async fn query_unnamed(
+    client: &Client,
+    query: &Query,
+    params: Params<'_>,
+) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let typed: Vec<(&(dyn ToSql + Sync), _)> =
+        params.iter().copied().zip(query.types.iter().cloned()).collect();
+    client.query_typed(query.text, &typed).await
+}
+
+/// No such prepared statement, or one of that name already: a pooler shares connections.
+pub fn forgot_prepared(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| matches!(code.code(), "26000" | "42P05"))
+}
+
+fn unavailable(error: &PoolError) -> StoreError {
+    match error {
+        PoolError::Backend(error) => match classify(error) {
+            // Not even connected: whatever the reason, nothing was refused.
+            StoreError::Refused(text) => StoreError::Unavailable(text),
+            error => error,
+        },
+        error => StoreError::Unavailable(error.to_string()),
+    }
+}

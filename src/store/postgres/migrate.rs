@@ -1,0 +1,122 @@
+//! Brings the schema up: each file of `sql/schema` once, in order, whoever starts first.
+//!
+//! Several replicas may start at once: an advisory lock lets one migrate while the others wait, and
+//! then find nothing left to do. Each file is one transaction with its row in `tidings.migration`.
+//! Files are only ever added; one that was changed after it ran is refused.
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::connect::{Connector, classify};
+use crate::store::StoreError;
+
+/// The files, in order. A file's name is its version.
+pub const MIGRATIONS: &[(&str, &str)] =
+    &[("0001_log", include_str!("../../../sql/schema/0001_log.sql"))];
+
+/// The advisory lock; the number spells "tidings" and is used for nothing else.
+const LOCK: i64 = 0x7469_6469_6e67_73;
+
+/// How long to wait for another replica that migrates.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, thiserror::Error)]
+pub enum MigrateError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("migration {name} failed: {reason}")]
+    Failed { name: &'static str, reason: String },
+    #[error("another replica has been migrating for {}s; look for the advisory lock in pg_locks", LOCK_WAIT.as_secs())]
+    Busy,
+    #[error("migration {0} was changed after it ran: restore the file, and add a new one instead")]
+    Changed(String),
+}
+
+/// What stands between the schema and this version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SchemaState {
+    Right,
+    /// These have not run yet.
+    Behind(Vec<&'static str>),
+}
+
+/// Whether the schema is what this version needs. A newer one is right: it was expanded, not contracted.
+pub async fn state(client: &Client) -> Result<SchemaState, MigrateError> {
+    let exists = "select to_regclass('tidings.migration') is not null";
+    let there: bool = match client.query_typed(exists, &[]).await {
+        Ok(rows) => rows.first().is_some_and(|row| row.get(0)),
+        Err(error) => return Err(classify(&error).into()),
+    };
+    let done = if there { done(client).await? } else { Vec::new() };
+    let mut behind = Vec::new();
+    for (name, text) in MIGRATIONS {
+        match done.iter().find(|(done, _)| done == name) {
+            Some((_, hash)) if *hash == fingerprint(text) => {}
+            Some(_) => return Err(MigrateError::Changed((*name).to_owned())),
+            None => behind.push(*name),
+        }
+    }
+    Ok(if behind.is_empty() { SchemaState::Right } else { SchemaState::Behind(behind) })
+}
+
+/// Runs what has not run yet, and returns the names.
+pub async fn migrate(connector: &Connector) -> Result<Vec<&'static str>, MigrateError> {
+    let client = connector.connect().await?;
+    if state(&client).await? == SchemaState::Right {
+        return Ok(Vec::new());
+    }
+    let batch = |text: String| {
+        let client = &client;
+        async move { client.batch_execute(&text).await.map_err(|error| classify(&error)) }
+    };
+    let lock = async {
+        batch(format!("select pg_advisory_lock({LOCK})")).await
+    };
+    // The lock goes with the connection, so a replica that dies here leaves nothing behind.
+    match tokio::time::timeout(LOCK_WAIT, lock).await {
+        Ok(locked) => locked?,
+        Err(_) => return Err(MigrateError::Busy),
+    }
+    batch(
+        "set client_min_messages = warning;
+         create schema if not exists tidings;
+         create table if not exists tidings.migration (
+             name text primary key, hash text not null, at timestamptz not null default clock_timestamp());
+         comment on table tidings.migration is 'Which files of the schema have run.';
+         comment on column tidings.migration.name is 'The file.';
+         comment on column tidings.migration.hash is 'Its fingerprint when it ran.';
+         comment on column tidings.migration.at is 'When it ran.';"
+            .to_owned(),
+    )
+    .await?;
+    let SchemaState::Behind(behind) = state(&client).await? else { return Ok(Vec::new()) };
+    for (name, text) in MIGRATIONS.iter().filter(|(name, _)| behind.contains(name)) {
+        let record = format!(
+            "begin; {text}; insert into tidings.migration (name, hash) values ('{name}', '{}'); commit",
+            fingerprint(text)
+        );
+        batch(record).await.map_err(|error| MigrateError::Failed {
+            name,
+            reason: error.to_string(),
+        })?;
+        tracing::info!(migration = name, "schema migrated");
+    }
+    Ok(behind)
+}
+
+async fn done(client: &Client) -> Result<Vec<(String, String)>, MigrateError> {
+    let rows = client
+        .query_typed("select name, hash from tidings.migration", &[])
+        .await
+        .map_err(|error| classify(&error))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// FNV-1a: it guards against edits made by mistake, not against malice.
+fn fingerprint(text: &str) -> String {
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}

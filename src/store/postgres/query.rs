@@ -1,0 +1,55 @@
+//! Every statement: its name, its text and the types of its parameters.
+//!
+//! The name is the file's, the span's and the metric label's too. A test prepares each of them
+//! against the real schema, and fails on a file that nobody lists.
+
+use tokio_postgres::types::{ToSql, Type};
+
+/// A statement of `sql/query`.
+#[derive(Debug)]
+pub struct Query {
+    pub name: &'static str,
+    pub text: &'static str,
+    pub types: &'static [Type],
+}
+
+pub type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+macro_rules! queries {
+    ($($constant:ident = $name:literal [$($type:ident),*];)*) => {
+        $(pub static $constant: Query = Query {
+            name: $name,
+            text: include_str!(concat!("../../../sql/query/", $name, ".sql")),
+            types: &[$(Type::$type),*],
+        };)*
+
+        /// All of them, for the test that prepares each.
+        pub static ALL: &[&Query] = &[$(&$constant),*];
+    };
+}
+
+queries! {
+    LOG_HEAD = "log_head" [];
+    LOG_BARRIER = "log_barrier" [];
+    LOG_APPEND = "log_append" [INT4, INT8, INT8, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT4_ARRAY, TEXT_ARRAY];
+    LOG_ANNOUNCE = "log_announce" [INT4, INT8, INT8, INT4_ARRAY, TEXT_ARRAY];
+    LOG_SETTINGS = "log_settings" [INT8, INT4, INT4];
+    EPOCH_RENEW = "epoch_renew" [TEXT];
+    WRITER_CLAIM = "writer_claim" [TEXT, INT4];
+    WRITER_RECOVER = "writer_recover" [INT4, TEXT];
+    WRITER_RENEW = "writer_renew" [INT4, INT8];
+    WRITER_RELEASE = "writer_release" [INT4, INT8];
+    MESSAGE_RANGE = "message_range" [INT8, INT8, INT8, INT8];
+    MESSAGE_TOPICS = "message_topics" [INT8, INT8, INT8, INT8, TEXT_ARRAY];
+    MESSAGE_PREFIXES = "message_prefixes" [INT8, INT8, INT8, INT8, TEXT_ARRAY, TEXT_ARRAY];
+    MESSAGE_MARK = "message_mark" [INT8];
+    MESSAGE_SINCE = "message_since" [INT8];
+    SIGNAL_NOTIFY = "signal_notify" [TEXT_ARRAY];
+    OUTBOX_RELAY = "outbox_relay" [INT4, INT8];
+    OUTBOX_ANNOUNCE = "outbox_announce" [TEXT];
+    OUTBOX_OLDEST = "outbox_oldest" [];
+    PARTITION_AHEAD = "partition_ahead" [];
+    PARTITION_EXPIRE = "partition_expire" [INT4];
+    PARTITION_DROP = "partition_drop" [INT8];
+    IDEMPOTENCY_EXPIRE = "idempotency_expire" [INT8];
+}

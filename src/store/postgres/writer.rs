@@ -1,0 +1,316 @@
+//! Appends batches: order is decided under the log's lock, durability is awaited outside it.
+//!
+//! ```text
+//!   one connection ──append──▶ commits at once, synchronous_commit = off     ─▶ the turn passes on
+//!                  ──barrier─▶ returns when the append is flushed            ─▶ publishers are answered
+//!                  ──announce▶ NOTIFY, takes its numbers from the writer row ─▶ other replicas hear
+//! ```
+//! All three are sent without waiting for one another's answers. If the append fails, the
+//! announcement finds another batch number in the slot and says nothing.
+//!
+//! When the connection breaks nobody knows whether the batch was committed. `recover` raises the
+//! slot's fence, which shuts out a transaction that may still be running on the old connection,
+//! and then reads which batch the slot has seen last.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::future::{BoxFuture, maybe_done};
+use futures_util::poll;
+use tokio_postgres::{Client, Row, Statement};
+
+use super::connect::classify;
+use super::database::{Database, forgot_prepared, query_unnamed};
+use super::query::{self, Params, Query};
+use super::row;
+use crate::domain::Draft;
+use crate::notification;
+use crate::store::{Appended, LogWriter, StoreError, Turn};
+
+/// After how long an unused slot is given to another replica. Lanes renew theirs far more often.
+const SLOT_IDLE_S: i32 = 600;
+
+pub struct PostgresWriter {
+    database: Database,
+    /// Unique to this lane of this process.
+    holder: String,
+    link: Option<Link>,
+    slot: Option<Slot>,
+    /// The number of the last batch that is known to be committed.
+    batch: i64,
+    /// The last announcement, not answered yet.
+    announcing: Option<BoxFuture<'static, Result<Vec<Row>, tokio_postgres::Error>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    number: i32,
+    fence: i64,
+}
+
+/// A connection and what was prepared on it.
+#[derive(Clone)]
+struct Link {
+    client: Arc<Client>,
+    prepared: Option<Prepared>,
+}
+
+#[derive(Clone)]
+struct Prepared {
+    append: Statement,
+    barrier: Statement,
+    announce: Statement,
+}
+
+impl Link {
+    async fn run(
+        &self,
+        query: &Query,
+        pick: impl Fn(&Prepared) -> &Statement,
+        params: Params<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        match &self.prepared {
+            Some(prepared) => self.client.query(pick(prepared), params).await,
+            None => query_unnamed(&self.client, query, params).await,
+        }
+    }
+
+    async fn barrier(&self) -> Result<Vec<Row>, tokio_postgres::Error> {
+        self.run(&query::LOG_BARRIER, |prepared| &prepared.barrier, &[]).await
+    }
+
+    async fn announce(
+        self,
+        slot: Slot,
+        number: i64,
+        drafts: Vec<notification::Part>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let counts: Vec<i32> = drafts.iter().map(|part| part.count).collect();
+        let bodies: Vec<&str> = drafts.iter().map(|part| part.body.as_str()).collect();
+        let params: Params = &[&slot.number, &slot.fence, &number, &counts, &bodies];
+        self.run(&query::LOG_ANNOUNCE, |prepared| &prepared.announce, params).await
+    }
+}
+
+/// A batch as the arrays that `append` takes.
+struct Columns<'a> {
+    topics: Vec<&'a str>,
+    datas: Vec<&'a str>,
+    kinds: Vec<Option<&'a str>>,
+    classes: Vec<i16>,
+    keys: Vec<Option<&'a str>>,
+    priorities: Vec<i16>,
+    ttls: Vec<Option<i32>>,
+    /// `None` when no draft has one, which is the short way through the log's lock.
+    idempotency_keys: Option<Vec<Option<&'a str>>>,
+}
+
+impl<'a> Columns<'a> {
+    fn new(drafts: &'a [Draft]) -> Columns<'a> {
+        let keyed = drafts.iter().any(|draft| draft.idempotency_key.is_some());
+        let idempotency_keys =
+            keyed.then(|| drafts.iter().map(|draft| draft.idempotency_key.as_deref()).collect());
+        let ttl = |draft: &Draft| draft.ttl_s.map(|ttl_s| i32::try_from(ttl_s).unwrap_or(i32::MAX));
+        Columns {
+            topics: drafts.iter().map(|draft| draft.topic.as_str()).collect(),
+            datas: drafts.iter().map(|draft| &*draft.data).collect(),
+            kinds: drafts.iter().map(|draft| draft.kind.as_deref()).collect(),
+            classes: drafts.iter().map(|draft| draft.class.to_db()).collect(),
+            keys: drafts.iter().map(|draft| draft.key.as_deref()).collect(),
+            priorities: drafts.iter().map(|draft| draft.priority.to_db()).collect(),
+            ttls: drafts.iter().map(ttl).collect(),
+            idempotency_keys,
+        }
+    }
+}
+
+impl PostgresWriter {
+    pub fn new(database: Database, replica: &str) -> PostgresWriter {
+        let holder = format!("{replica}/{}", uuid::Uuid::now_v7().simple());
+        PostgresWriter { database, holder, link: None, slot: None, batch: 0, announcing: None }
+    }
+
+    async fn link(&mut self) -> Result<Link, StoreError> {
+        if let Some(link) = &self.link {
+            return Ok(link.clone());
+        }
+        let client = self.database.connector().connect().await.map_err(unavailable)?;
+        let prepared = if self.database.prepares() { Some(prepare(&client).await?) } else { None };
+        let link = Link { client: Arc::new(client), prepared };
+        self.link = Some(link.clone());
+        Ok(link)
+    }
+
+    async fn slot(&mut self, link: &Link) -> Result<Slot, StoreError> {
+        if let Some(slot) = self.slot {
+            return Ok(slot);
+        }
+        let params: Params = &[&self.holder, &SLOT_IDLE_S];
+        let rows = query_unnamed(&link.client, &query::WRITER_CLAIM, params)
+            .await
+            .map_err(|error| classify(&error))?;
+        let claimed = rows.first().ok_or_else(|| row::corrupt("no writer slot was given"))?;
+        let slot = Slot { number: row::get(claimed, 0)?, fence: row::get(claimed, 1)? };
+        (self.slot, self.batch) = (Some(slot), 0);
+        Ok(slot)
+    }
+
+    async fn append_and_announce(
+        &mut self,
+        drafts: &[Draft],
+        turn: Turn,
+    ) -> Result<Appended, StoreError> {
+        self.announced().await?;
+        let link = self.link().await?;
+        let slot = self.slot(&link).await?;
+        let number = self.batch + 1;
+        let columns = Columns::new(drafts);
+        let params: Params = &[
+            &slot.number, &slot.fence, &number, &columns.topics, &columns.datas, &columns.kinds,
+            &columns.classes, &columns.keys, &columns.priorities, &columns.ttls,
+            &columns.idempotency_keys,
+        ];
+        let append = link.run(&query::LOG_APPEND, |prepared| &prepared.append, params);
+        let mut append = pin!(maybe_done(append));
+        let mut barrier = pin!(maybe_done(link.barrier()));
+        let mut announce =
+            Box::pin(maybe_done(link.clone().announce(slot, number, notification::parts(drafts))));
+        // Polled once, in this order, each is on its way; only then are answers awaited.
+        let _ = poll!(append.as_mut());
+        let _ = poll!(barrier.as_mut());
+        let _ = poll!(announce.as_mut());
+
+        append.as_mut().await;
+        let rows = append.take_output().expect("it has just ended").map_err(|e| self.failed(&e))?;
+        drop(turn);
+        let appended = match rows.first() {
+            Some(appended) => row::appended(appended, 0, drafts.len())?,
+            None => return Err(row::corrupt("append returned nothing")),
+        };
+        barrier.as_mut().await;
+        barrier.take_output().expect("it has just ended").map_err(|e| self.failed(&e))?;
+        self.batch = number;
+        self.announcing = Some(Box::pin(async move {
+            announce.as_mut().await;
+            announce.as_mut().take_output().expect("it has just ended")
+        }));
+        Ok(appended)
+    }
+
+    /// Waits for the answer to the last announcement. If it failed, the ticks of the others find
+    /// what it would have told; the publishers have long been answered.
+    async fn announced(&mut self) -> Result<(), StoreError> {
+        let Some(announcing) = self.announcing.take() else { return Ok(()) };
+        if let Err(error) = announcing.await {
+            let error = self.failed(&error);
+            tracing::warn!(%error, "a batch was not announced; the other replicas find it by their tick");
+            if matches!(error, StoreError::Unavailable(_)) {
+                self.link = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: &tokio_postgres::Error) -> StoreError {
+        if forgot_prepared(error) {
+            self.database.prepare_never_again();
+            return StoreError::Unavailable("a pooler shares this connection".to_owned());
+        }
+        classify(error)
+    }
+
+    async fn settle(&mut self, drafts: &[Draft]) -> Result<Option<Appended>, StoreError> {
+        let Some(slot) = self.slot else { return Ok(None) };
+        let link = self.link().await?;
+        let params: Params = &[&slot.number, &self.holder];
+        let rows = query_unnamed(&link.client, &query::WRITER_RECOVER, params)
+            .await
+            .map_err(|error| classify(&error))?;
+        let Some(found) = rows.first() else { return Err(StoreError::Fenced) };
+        let slot = Slot { fence: row::get(found, 0)?, ..slot };
+        self.slot = Some(slot);
+        let batch: i64 = row::get(found, 1)?;
+        if batch == self.batch {
+            return Ok(None);
+        }
+        let appended = row::appended(found, 2, drafts.len())?;
+        link.barrier().await.map_err(|error| classify(&error))?;
+        self.batch = batch;
+        let announced = link.clone().announce(slot, batch, notification::parts(drafts)).await;
+        if let Err(error) = announced {
+            tracing::warn!(error = %classify(&error), "a recovered batch was not announced");
+        }
+        Ok(Some(appended))
+    }
+
+    /// Bounds a step in time and forgets what cannot be used any more after an error.
+    async fn bounded<T>(
+        &mut self,
+        result: Result<Result<T, StoreError>, tokio::time::error::Elapsed>,
+    ) -> Result<T, StoreError> {
+        let result = result
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("a batch took too long".to_owned())));
+        match &result {
+            Err(StoreError::Unavailable(_)) => (self.link, self.announcing) = (None, None),
+            Err(StoreError::Fenced) => self.slot = None,
+            _ => {}
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl LogWriter for PostgresWriter {
+    async fn write(&mut self, drafts: &[Draft], turn: Turn) -> Result<Appended, StoreError> {
+        let bound = self.database.statement_timeout();
+        let result = tokio::time::timeout(bound, self.append_and_announce(drafts, turn)).await;
+        self.bounded(result).await
+    }
+
+    async fn recover(&mut self, drafts: &[Draft]) -> Result<Option<Appended>, StoreError> {
+        (self.link, self.announcing) = (None, None);
+        let bound = self.database.statement_timeout();
+        let result = tokio::time::timeout(bound, self.settle(drafts)).await;
+        self.bounded(result).await
+    }
+
+    async fn renew(&mut self) -> Result<(), StoreError> {
+        let Some(slot) = self.slot else { return Ok(()) };
+        let params: Params = &[&slot.number, &slot.fence];
+        self.database.rows(&query::WRITER_RENEW, params).await.map(drop)
+    }
+
+    async fn release(&mut self) {
+        let bound = self.database.statement_timeout();
+        let _ = tokio::time::timeout(bound, self.announced()).await;
+        if let Some(slot) = self.slot.take() {
+            let params: Params = &[&slot.number, &slot.fence];
+            if let Err(error) = self.database.rows(&query::WRITER_RELEASE, params).await {
+                tracing::debug!(%error, "a writer slot was not handed back; it is free when it has been idle");
+            }
+        }
+    }
+}
+
+async fn prepare(client: &Client) -> Result<Prepared, StoreError> {
+    let one = async |query: &Query| {
+        client
+            .prepare_typed(query.text, query.types)
+            .await
+            .map_err(|error| unavailable(classify(&error)))
+    };
+    Ok(Prepared {
+        append: one(&query::LOG_APPEND).await?,
+        barrier: one(&query::LOG_BARRIER).await?,
+        announce: one(&query::LOG_ANNOUNCE).await?,
+    })
+}
+
+/// Before anything was written every error means the same: not now.
+fn unavailable(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Refused(text) => StoreError::Unavailable(text),
+        error => error,
+    }
+}
