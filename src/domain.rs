@@ -25,10 +25,12 @@
 
 pub mod cursor;
 pub mod message;
+pub mod pattern_set;
 pub mod principal;
 pub mod topic;
 
 pub use cursor::{Cursor, CursorError, Epoch, Seq};
 pub use message::{Class, Draft, Message, Priority, Timestamp};
+pub use pattern_set::PatternSet;
 pub use principal::{Principal, UserId};
 pub use topic::{Pattern, Topic, TopicError};

@@ -279,17 +279,17 @@ impl Pulse {
 
     /// Cancel-safe: what is on its way is kept across calls.
     async fn wait(&mut self, silence: Duration) -> Waited {
+        if let Some(sending) = &mut self.sending {
+            let sent = sending.await;
+            self.sending = None;
+            // The time to come back counts from when it was sent; it may be back already.
+            self.awaited = self.awaited.map(|(number, _)| (number, Instant::now() + PULSE_TIMEOUT));
+            return Waited::Sent(sent);
+        }
         let Some((_, until)) = self.awaited else {
             sleep_until(self.last_heard + silence).await;
             return Waited::Silence;
         };
-        if let Some(sending) = &mut self.sending {
-            let sent = sending.await;
-            self.sending = None;
-            // The time to come back counts from when it was sent.
-            self.awaited = self.awaited.map(|(number, _)| (number, Instant::now() + PULSE_TIMEOUT));
-            return Waited::Sent(sent);
-        }
         sleep_until(until).await;
         Waited::Unheard
     }

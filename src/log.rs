@@ -1,0 +1,189 @@
+//! The replica's own reading of the log: what it has applied, the last of it in memory, and how it hears of more.
+//!
+//! `apply` is the loop that moves forward, `order` decides what may be applied next, `ring` holds
+//! what was applied last, already encoded. A replica applies up to a number that was announced, or
+//! that it has put a barrier behind; never merely what it can see in the table.
+
+mod apply;
+mod order;
+mod ring;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+pub use self::apply::LogLoop;
+use self::ring::Ring;
+use crate::bus::BusState;
+use crate::clock::Clock;
+use crate::domain::{Cursor, Message, PatternSet, Seq, Timestamp};
+use crate::frame::Frame;
+use crate::hub::Hub;
+use crate::metrics::Metrics;
+use crate::notification::Announcement;
+use crate::store::{LogStore, Page, StoreError};
+
+/// How many frames of the ring one read looks at before it lets others have the processor.
+const RING_SCAN_MAX: usize = 8_192;
+
+#[derive(Debug, Clone, Copy)]
+pub struct LogSettings {
+    pub ring_messages_max: usize,
+    pub ring_bytes_max: usize,
+    pub tick: Duration,
+    pub polling_tick: Duration,
+    /// How many sessions may read from the store at the same time.
+    pub readers_max: usize,
+    pub page: Page,
+}
+
+/// A handle on the log, for everybody but its loop.
+#[derive(Clone)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: LogSettings,
+    store: Arc<dyn LogStore>,
+    clock: Clock,
+    metrics: Metrics,
+    hub: Hub,
+    /// Written by the loop; read by every session. `None` until the log was reached once.
+    ring: RwLock<Option<Ring>>,
+    /// The lowest seq that the store still keeps, as of the last tick.
+    oldest: AtomicU64,
+    /// How far the store's clock is ahead of ours, in milliseconds.
+    clock_offset_ms: AtomicI64,
+    readers: Semaphore,
+    /// To the loop: batches that this replica wrote. Full: the lane waits.
+    own: mpsc::Sender<Announcement>,
+    state: watch::Sender<BusState>,
+    wake: mpsc::Sender<()>,
+}
+
+/// What a session read.
+#[derive(Debug)]
+pub struct Read {
+    pub frames: Vec<Arc<Frame>>,
+    /// Up to here everything that matches is in `frames`.
+    pub read_to: Seq,
+}
+
+impl Log {
+    /// A handle, and the loop that must be run for it.
+    pub fn new(
+        settings: LogSettings,
+        store: Arc<dyn LogStore>,
+        hub: Hub,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> (Log, LogLoop) {
+        // Lanes wait for room here; each has one batch in hand, so few places are enough.
+        let (own, own_batches) = mpsc::channel(16);
+        // One place: waking the loop twice is waking it once.
+        let (wake, woken) = mpsc::channel(1);
+        let shared = Arc::new(Shared {
+            settings,
+            store,
+            clock,
+            metrics,
+            hub,
+            ring: RwLock::new(None),
+            oldest: AtomicU64::new(1),
+            clock_offset_ms: AtomicI64::new(0),
+            readers: Semaphore::new(settings.readers_max),
+            own,
+            state: watch::Sender::new(BusState::Down),
+            wake,
+        });
+        let log = Log { shared };
+        (log.clone(), LogLoop::new(log, own_batches, woken))
+    }
+
+    /// How far this replica has applied the log; `None` until it was reached once.
+    pub fn position(&self) -> Option<Cursor> {
+        self.shared.ring.read().as_ref().map(Ring::position)
+    }
+
+    /// The lowest seq that is still kept.
+    pub fn oldest(&self) -> Seq {
+        Seq::from_db(i64::try_from(self.shared.oldest.load(Ordering::Relaxed)).unwrap_or(0))
+    }
+
+    /// How far the bus can be trusted, which is what `/readyz` and sessions say of this replica.
+    pub fn state(&self) -> watch::Receiver<BusState> {
+        self.shared.state.subscribe()
+    }
+
+    /// The time by the store's clock, as well as it is known.
+    pub fn now(&self) -> Timestamp {
+        let offset = self.shared.clock_offset_ms.load(Ordering::Relaxed);
+        Timestamp(self.shared.clock.now().0 + offset)
+    }
+
+    /// A batch that this replica wrote; nobody needs to read it back.
+    pub async fn announce_own(&self, announcement: Announcement) {
+        // The loop is gone only when the replica stops, and then the others have it.
+        let _ = self.shared.own.send(announcement).await;
+    }
+
+    /// Signals: handed to the sessions of this replica at once, since no order is promised for them.
+    pub fn signal(&self, messages: &[Message]) {
+        let Some(position) = self.position() else { return };
+        let frames: Vec<Arc<Frame>> =
+            messages.iter().map(|message| Arc::new(Frame::new(message, &position.epoch))).collect();
+        self.shared.hub.deliver(&frames);
+    }
+
+    /// Makes the loop look at the head now instead of at its next tick.
+    pub fn wake(&self) {
+        let _ = self.shared.wake.try_send(());
+    }
+
+    /// The next messages after a place that match, from memory if they are there, else from the store.
+    pub async fn read(
+        &self,
+        patterns: &PatternSet,
+        after: Seq,
+        until: Seq,
+        page: Page,
+    ) -> Result<Read, StoreError> {
+        let now = self.now();
+        if let Some(ring) = &*self.shared.ring.read()
+            && let Some(read) = ring.read(patterns, after, until, page, now, RING_SCAN_MAX)
+        {
+            return Ok(read);
+        }
+        let _place = self.shared.readers.acquire().await;
+        let Some(position) = self.position() else {
+            return Err(StoreError::Unavailable("the log was not reached yet".to_owned()));
+        };
+        // Never beyond what was applied: the rest may not be durable yet.
+        let until = until.min(position.seq);
+        let found = self.shared.store.matching(&patterns.to_vec(), after, until, page).await?;
+        let frame = |message: &Message| Arc::new(Frame::new(message, &position.epoch));
+        Ok(Read { frames: found.messages.iter().map(frame).collect(), read_to: found.read_to })
+    }
+
+    /// Whether a cursor that is beyond this replica's own position can be one of this log.
+    ///
+    /// Another replica may be a little ahead; a cursor that the log never reached was made up, or
+    /// belongs to a log that was set back.
+    pub async fn reaches(&self, seq: Seq) -> bool {
+        match self.shared.store.head().await {
+            Ok(head) => seq <= head.seq,
+            // It cannot be known; the log will say so when it is back.
+            Err(_) => true,
+        }
+    }
+
+    /// The place before the first message at or after a moment.
+    pub async fn since(&self, moment: Timestamp) -> Result<Seq, StoreError> {
+        let _place = self.shared.readers.acquire().await;
+        self.shared.store.since(moment).await
+    }
+}

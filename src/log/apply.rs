@@ -1,0 +1,445 @@
+//! The loop that applies the log on this replica, in order, once.
+//!
+//! ```text
+//!   own batches ──┐
+//!   bus events  ──┼──▶ order ──▶ apply (or read, then apply) ──▶ ring ──▶ hub
+//!   tick        ──┘
+//! ```
+//! It hears from three sides and trusts none of them alone. Whatever was lost is found by the tick:
+//! it reads the head of the log, gives announcements a moment to arrive, then puts a barrier behind
+//! what it read and reads the rest itself.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::order::{Order, Step};
+use super::ring::Ring;
+use super::{Log, Shared};
+use crate::bus::{Bus, BusEvent, BusState};
+use crate::domain::{Cursor, Epoch, Message, Seq};
+use crate::frame::Frame;
+use crate::notification::Announcement;
+use crate::store::{Head, Mark, Page, StoreError};
+
+/// How long a range beyond the position waits for those before it, which were overtaken by a little.
+const HOLE_WAIT: Duration = Duration::from_millis(5);
+
+/// How long after a tick saw the head ahead announcements may still arrive.
+const TICK_GRACE: Duration = Duration::from_millis(50);
+
+/// How long to leave a store alone that could not be read.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// How many messages a replica that starts takes into its ring, for the clients of the one it replaces.
+const WARM_MESSAGES: u64 = 4_096;
+
+/// How many events are taken at once before the result is shown.
+const EVENTS_MAX: usize = 256;
+
+/// Pages in which missing messages are read.
+const PAGE: Page = Page { messages_max: 1_000, bytes_max: 4 << 20 };
+
+/// The loop, with the receiving ends of what it is told.
+pub struct LogLoop {
+    log: Log,
+    own_batches: mpsc::Receiver<Announcement>,
+    woken: mpsc::Receiver<()>,
+}
+
+/// What the loop knows once the log was reached.
+struct Place {
+    epoch: Epoch,
+    order: Order,
+    /// The message at the position, to see after a reconnect whether the log still is the same.
+    mark: Option<Mark>,
+}
+
+struct Runner<'a> {
+    shared: &'a Shared,
+    bus: &'a dyn Bus,
+    place: Place,
+    /// When the missing part is read if its announcement has not come by then.
+    hole_due: Option<Instant>,
+    /// What the last tick saw, and when it is read if it was not announced by then.
+    head_due: Option<(Head, Instant)>,
+    state: BusState,
+    next_tick: Instant,
+}
+
+impl LogLoop {
+    pub(super) fn new(
+        log: Log,
+        own_batches: mpsc::Receiver<Announcement>,
+        woken: mpsc::Receiver<()>,
+    ) -> LogLoop {
+        LogLoop { log, own_batches, woken }
+    }
+
+    /// Applies until told to stop. May be run again after it failed: it goes on from the ring.
+    pub async fn run(
+        &mut self,
+        bus: &dyn Bus,
+        events: &mut mpsc::Receiver<BusEvent>,
+        stop: &CancellationToken,
+    ) {
+        let shared = self.log.shared.clone();
+        let Some(place) = reach(&shared, stop).await else { return };
+        let mut runner = Runner::new(&shared, bus, place);
+        loop {
+            let hole_due = runner.hole_due;
+            let head_due = runner.head_due.as_ref().map(|(_, due)| *due);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(own) = self.own_batches.recv() => {
+                    runner.woke("own");
+                    runner.announced(own);
+                    while let Ok(own) = self.own_batches.try_recv() {
+                        runner.announced(own);
+                    }
+                }
+                Some(event) = events.recv() => {
+                    runner.woke("bus");
+                    runner.event(event).await;
+                    for _ in 0..EVENTS_MAX {
+                        let Ok(event) = events.try_recv() else { break };
+                        runner.event(event).await;
+                    }
+                }
+                () = wait(hole_due) => { runner.woke("hole"); runner.read_hole().await; }
+                () = wait(head_due) => { runner.woke("late"); runner.read_to_head().await; }
+                () = sleep_until(runner.next_tick) => { runner.woke("tick"); runner.tick().await; }
+                Some(()) = self.woken.recv() => { runner.woke("asked"); runner.tick().await; }
+            }
+            runner.apply_all().await;
+        }
+    }
+}
+
+async fn wait(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads where the log stands, as often as it takes.
+async fn reach(shared: &Shared, stop: &CancellationToken) -> Option<Place> {
+    // The loop was restarted: sessions hold cursors, so it goes on where it was.
+    if let Some(position) = shared.ring.read().as_ref().map(Ring::position) {
+        let order = Order::new(position.seq);
+        return Some(Place { epoch: position.epoch, order, mark: None });
+    }
+    loop {
+        match enter(shared).await {
+            Ok(place) => return Some(place),
+            Err(error) => tracing::warn!(%error, "the log cannot be reached yet"),
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = sleep_until(Instant::now() + RETRY * 5) => {}
+        }
+    }
+}
+
+/// Starts at the head, with the last messages in the ring for clients that come back.
+async fn enter(shared: &Shared) -> Result<Place, StoreError> {
+    let head = shared.store.head().await?;
+    shared.store.barrier().await?;
+    shared.note(&head);
+    let from = Seq::new(head.seq.distance_from(Seq::ZERO).saturating_sub(WARM_MESSAGES)).unwrap_or_default().max(head.oldest.previous());
+    let settings = &shared.settings;
+    let position = Cursor::new(head.epoch.clone(), from);
+    let mut ring = Ring::new(position, settings.ring_messages_max, settings.ring_bytes_max);
+    let mut mark = None;
+    let mut after = from;
+    while after < head.seq {
+        let found = shared.store.range(after, head.seq, PAGE).await?;
+        after = complete(after, &found.messages, found.read_to)?;
+        mark = found.messages.last().map(mark_of).or(mark);
+        for message in &found.messages {
+            ring.push(Arc::new(Frame::new(message, &head.epoch)));
+        }
+    }
+    *shared.ring.write() = Some(ring);
+    Ok(Place { epoch: head.epoch, order: Order::new(head.seq), mark })
+}
+
+fn mark_of(message: &Message) -> Mark {
+    Mark { at: message.at, topic: message.topic.clone() }
+}
+
+/// A missing number is a lost message: it is an error, never skipped in silence.
+fn complete(after: Seq, messages: &[Message], read_to: Seq) -> Result<Seq, StoreError> {
+    let expected = after.next().get()..=read_to.get();
+    let found = messages.iter().filter_map(|message| message.seq).map(Seq::get);
+    if found.eq(expected) {
+        Ok(read_to)
+    } else {
+        Err(StoreError::Refused(format!("the log has a gap between {after} and {read_to}")))
+    }
+}
+
+impl Shared {
+    /// What every look at the head tells besides the head.
+    fn note(&self, head: &Head) {
+        self.oldest.store(head.oldest.get(), Ordering::Relaxed);
+        self.clock_offset_ms.store(head.now.0 - self.clock.now().0, Ordering::Relaxed);
+    }
+}
+
+impl<'a> Runner<'a> {
+    fn new(shared: &'a Shared, bus: &'a dyn Bus, place: Place) -> Runner<'a> {
+        let state = *shared.state.borrow();
+        let next_tick = Instant::now();
+        Runner { shared, bus, place, hole_due: None, head_due: None, state, next_tick }
+    }
+
+    fn woke(&self, why: &'static str) {
+        self.shared.metrics.log_woke(why);
+    }
+
+    async fn event(&mut self, event: BusEvent) {
+        match event {
+            BusEvent::Announced(announcement) => self.announced(announcement),
+            BusEvent::Signals(messages) => {
+                let frame = |message| Arc::new(Frame::new(message, &self.place.epoch));
+                let frames: Vec<Arc<Frame>> = messages.iter().map(frame).collect();
+                self.shared.hub.deliver(&frames);
+            }
+            BusEvent::Listening => self.catch_up().await,
+            BusEvent::EpochRenewed => self.tick().await,
+            BusEvent::Deaf(state) => self.set_state(state),
+            // The relay's business; `app` gives it these events before the log sees them.
+            BusEvent::OutboxFilled => {}
+        }
+    }
+
+    fn announced(&mut self, announcement: Announcement) {
+        if announcement.epoch == self.place.epoch {
+            self.shared.metrics.log_announced(announcement.messages.is_some());
+            self.place.order.announced(announcement);
+        } else {
+            // From before or after a renewal: only the head tells which.
+            self.next_tick = Instant::now();
+        }
+    }
+
+    fn set_state(&mut self, state: BusState) {
+        if self.state != state {
+            tracing::info!(from = %self.state, to = %state, "bus state");
+            self.state = state;
+            self.shared.state.send_replace(state);
+            self.shared.metrics.bus_state(state);
+        }
+    }
+
+    /// The bus listens again: what was said meanwhile is read, then it is trusted.
+    async fn catch_up(&mut self) {
+        self.set_state(BusState::CatchingUp);
+        if self.continues().await.is_err() || !self.read_head_now().await {
+            // The next tick tries again, and the state stays until one succeeds.
+            self.next_tick = Instant::now() + RETRY;
+        }
+    }
+
+    /// Whether the row at our position still is the one we applied; if not, the log was set back.
+    async fn continues(&mut self) -> Result<(), StoreError> {
+        let Some(mark) = self.place.mark.clone() else { return Ok(()) };
+        let at = self.place.order.applied();
+        let found = match self.shared.store.mark(at).await {
+            // Retention may have taken it; that is no reason to doubt the rest.
+            Ok(None) if at < self.shared.store.head().await?.oldest => return Ok(()),
+            found => found?,
+        };
+        if found.as_ref() != Some(&mark) {
+            tracing::error!(seq = %at, "the log no longer continues what was read; renewing its epoch");
+            self.shared.store.epoch_renew(&self.place.epoch).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads where the log stands and everything up to there. False when the store cannot be reached.
+    async fn read_head_now(&mut self) -> bool {
+        let Some(head) = self.look().await else { return false };
+        self.head_due = Some((head, Instant::now()));
+        self.read_to_head().await;
+        self.apply_all().await;
+        if self.head_due.is_some() {
+            return false;
+        }
+        if self.state == BusState::CatchingUp && self.hole_due.is_none() {
+            self.set_state(BusState::Live);
+        }
+        true
+    }
+
+    async fn tick(&mut self) {
+        let interval = match self.state {
+            BusState::Live => self.shared.settings.tick,
+            _ => self.shared.settings.polling_tick,
+        };
+        // A jitter of a tenth keeps a fleet that started together from asking together.
+        let jitter = interval.mul_f64(rand::random_range(-0.1..0.1_f64).abs());
+        self.next_tick = Instant::now() + interval.saturating_sub(jitter);
+        if self.state == BusState::CatchingUp {
+            self.catch_up().await;
+            return;
+        }
+        let Some(head) = self.look().await else { return };
+        if head.seq > self.place.order.applied() && self.head_due.is_none() {
+            let grace = if self.state == BusState::Live { TICK_GRACE } else { Duration::ZERO };
+            self.head_due = Some((head, Instant::now() + grace));
+        }
+    }
+
+    /// Looks at the head, and sees whether the log has begun a new life.
+    async fn look(&mut self) -> Option<Head> {
+        let mut looked = self.shared.store.head().await;
+        if let Ok(head) = &looked
+            && head.epoch == self.place.epoch
+            && head.seq < self.place.order.applied()
+        {
+            tracing::error!(head = %head.seq, applied = %self.place.order.applied(), "the log was set back; renewing its epoch");
+            looked = match self.shared.store.epoch_renew(&head.epoch).await {
+                Ok(()) => self.shared.store.head().await,
+                Err(error) => Err(error),
+            };
+        }
+        match looked {
+            Ok(head) => {
+                self.shared.note(&head);
+                if head.epoch == self.place.epoch { Some(head) } else { self.begin(head).await }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the head of the log cannot be read");
+                self.next_tick = Instant::now() + RETRY;
+                None
+            }
+        }
+    }
+
+    /// The log has a new epoch: what was read before is of no use to anybody's cursor.
+    async fn begin(&mut self, head: Head) -> Option<Head> {
+        self.shared.store.barrier().await.ok()?;
+        let position = Cursor::new(head.epoch.clone(), head.seq);
+        let settings = &self.shared.settings;
+        let ring = Ring::new(position.clone(), settings.ring_messages_max, settings.ring_bytes_max);
+        *self.shared.ring.write() = Some(ring);
+        self.place = Place { epoch: head.epoch.clone(), order: Order::new(head.seq), mark: None };
+        (self.hole_due, self.head_due) = (None, None);
+        self.shared.hub.reset(&position);
+        tracing::warn!(epoch = %head.epoch, "the log has a new epoch; sessions were told to reload");
+        Some(head)
+    }
+
+    /// What a tick saw was not announced in time: it may be committed and not durable, so a barrier first.
+    async fn read_to_head(&mut self) {
+        let Some((head, _)) = self.head_due.take() else { return };
+        if head.epoch != self.place.epoch || head.seq <= self.place.order.applied() {
+            return;
+        }
+        if let Err(error) = self.shared.store.barrier().await {
+            tracing::debug!(%error, "no barrier, so nothing is applied");
+            self.head_due = Some((head, Instant::now() + RETRY));
+            return;
+        }
+        if self.state == BusState::Live {
+            self.shared.metrics.log_found_by_tick();
+            self.bus.suspect();
+        }
+        self.place.order.durable(head.seq);
+        self.hole_due = Some(Instant::now());
+        self.read_hole().await;
+    }
+
+    /// Applies what can be applied, and notes when the rest is to be read.
+    async fn apply_all(&mut self) {
+        loop {
+            match self.place.order.step() {
+                Step::Rest => {
+                    self.hole_due = None;
+                    return;
+                }
+                Step::Apply(messages) => self.apply(&messages),
+                Step::Read { until } => {
+                    if !self.read(until).await {
+                        return;
+                    }
+                }
+                Step::Hole { .. } => {
+                    self.hole_due.get_or_insert_with(|| Instant::now() + HOLE_WAIT);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The missing part did not come: reads it.
+    async fn read_hole(&mut self) {
+        self.hole_due = None;
+        loop {
+            match self.place.order.step() {
+                Step::Rest => return,
+                Step::Apply(messages) => self.apply(&messages),
+                Step::Hole { until } | Step::Read { until } => {
+                    self.shared.metrics.log_hole_read();
+                    if !self.read(until).await {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads up to a durable seq and applies it; if that fails, tries again a little later.
+    async fn read(&mut self, until: Seq) -> bool {
+        while self.place.order.applied() < until {
+            let after = self.place.order.applied();
+            let found = match self.shared.store.range(after, until, PAGE).await {
+                Ok(found) => complete(after, &found.messages, found.read_to).map(|_| found),
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(found) => self.apply(&found.messages),
+                Err(StoreError::Expired { oldest }) if self.skip_to(oldest).await => {}
+                Err(error) => {
+                    tracing::warn!(%error, %after, %until, "the log cannot be read; trying again");
+                    self.place.order.durable(until);
+                    self.hole_due = Some(Instant::now() + RETRY);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// This replica was away for so long that what it missed is gone: its sessions must reload.
+    async fn skip_to(&mut self, oldest: Seq) -> bool {
+        tracing::error!(applied = %self.place.order.applied(), %oldest, "away for longer than messages are kept");
+        match self.shared.store.head().await {
+            Ok(head) => self.begin(head).await.is_some(),
+            Err(_) => false,
+        }
+    }
+
+    fn apply(&mut self, messages: &[Message]) {
+        let Some(last) = messages.last() else { return };
+        let frame = |message| Arc::new(Frame::new(message, &self.place.epoch));
+        let frames: Vec<Arc<Frame>> = messages.iter().map(frame).collect();
+        // First the ring, then the hub: a session that joins in between finds it in one of them.
+        if let Some(ring) = self.shared.ring.write().as_mut() {
+            for frame in &frames {
+                ring.push(frame.clone());
+            }
+            self.shared.metrics.log_applied(ring.position().seq, ring.len(), ring.bytes());
+        }
+        self.shared.hub.deliver(&frames);
+        self.place.mark = Some(mark_of(last));
+        self.place.order.advanced(last.seq.unwrap_or_default());
+    }
+}
