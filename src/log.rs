@@ -19,7 +19,7 @@ pub use self::apply::LogLoop;
 use self::ring::Ring;
 use crate::bus::BusState;
 use crate::clock::Clock;
-use crate::domain::{Cursor, Message, PatternSet, Seq, Timestamp};
+use crate::domain::{Cursor, Epoch, Message, PatternSet, Seq, Timestamp};
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -68,6 +68,8 @@ struct Shared {
 /// What a session read.
 #[derive(Debug)]
 pub struct Read {
+    /// The life of the log in which it was read.
+    pub epoch: Epoch,
     pub frames: Vec<Arc<Frame>>,
     /// Up to here everything that matches is in `frames`.
     pub read_to: Seq,
@@ -166,7 +168,8 @@ impl Log {
         let until = until.min(position.seq);
         let found = self.shared.store.matching(&patterns.to_vec(), after, until, page).await?;
         let frame = |message: &Message| Arc::new(Frame::new(message, &position.epoch));
-        Ok(Read { frames: found.messages.iter().map(frame).collect(), read_to: found.read_to })
+        let frames = found.messages.iter().map(frame).collect();
+        Ok(Read { frames, read_to: found.read_to, epoch: position.epoch.clone() })
     }
 
     /// Whether a cursor that is beyond this replica's own position can be one of this log.

@@ -69,12 +69,12 @@ impl Ring {
     ) -> Option<Read> {
         let until = until.min(self.applied);
         if until <= after {
-            return Some(Read { frames: Vec::new(), read_to: after });
+            return Some(Read { epoch: self.epoch.clone(), frames: Vec::new(), read_to: after });
         }
         let behind = usize::try_from(self.applied.distance_from(after)).ok()?;
         let start = self.frames.len().checked_sub(behind)?;
         let count = usize::try_from(until.distance_from(after)).ok()?;
-        let mut read = Read { frames: Vec::new(), read_to: after };
+        let mut read = Read { epoch: self.epoch.clone(), frames: Vec::new(), read_to: after };
         let mut bytes = 0;
         for frame in self.frames.range(start..start + count).take(scan_max) {
             let full = read.frames.len() >= page.messages_max || bytes >= page.bytes_max;
