@@ -1,3 +1,11 @@
 //! Tidings: a durable realtime notifier that needs nothing but Postgres.
 
+/// The words of Tidings and the decisions that need nothing but them.
 pub mod domain;
+
+/// The time of day and the passing of time, as a parameter.
+pub mod clock;
+/// Every number that Tidings shows.
+pub mod metrics;
+/// The lives of loops: who runs, who is started again, and how everything ends.
+pub mod supervise;
