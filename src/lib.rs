@@ -1,7 +1,34 @@
 //! Tidings: a durable realtime notifier that needs nothing but Postgres.
+//!
+//! A message's way: `api -> publish -> store | Postgres | bus -> log -> hub -> feed -> api`.
+//! The parts, in the order in which they are best read:
 
+/// The words of Tidings and the decisions that need nothing but them.
 pub mod domain;
+
+/// The time of day and the passing of time, as a parameter.
 pub mod clock;
+/// Every number that Tidings shows.
+pub mod metrics;
+/// The lives of loops: who runs, who is started again, and how everything ends.
+pub mod supervise;
+
+/// What goes through NOTIFY.
 pub mod notification;
+/// What keeps the log: a contract, in memory and in Postgres.
 pub mod store;
+/// What carries wake-ups between replicas: a contract, in memory and in Postgres.
 pub mod bus;
+
+/// A message encoded once for all its receivers.
+pub mod frame;
+/// From topics to sessions, without waiting for anybody.
+pub mod hub;
+/// The replica's own reading of the log: applied in order, the last of it in memory.
+pub mod log;
+/// What one session receives: a cursor over the log, live as long as it keeps up.
+pub mod feed;
+/// Takes messages in, commits them in batches, answers when they are durable.
+pub mod publish;
+/// What is found again: the outbox, retention.
+pub mod recovery;

@@ -1,0 +1,294 @@
+//! Every number that Tidings shows, declared here and nowhere else.
+//!
+//! Names follow the parts: `tidings_<part>_<what>`. No label ever carries a user, a topic or a
+//! task, so the count of series is bounded by this file.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// The states of the bus, as labels of one gauge of which exactly one is 1.
+const BUS_STATES: [&str; 4] = ["live", "catching_up", "polling", "down"];
+
+/// A cheap handle on all metrics, and the page that shows them.
+#[derive(Clone)]
+pub struct Metrics {
+    pub publish: Arc<PublishMetrics>,
+    pub log: Arc<LogMetrics>,
+    pub bus: Arc<BusMetrics>,
+    pub hub: Arc<HubMetrics>,
+    pub feed: Arc<FeedMetrics>,
+    pub store: Arc<StoreMetrics>,
+    pub recovery: Arc<RecoveryMetrics>,
+    pub server: Arc<ServerMetrics>,
+    pub supervise: Arc<SuperviseMetrics>,
+    /// From the commit of a message to the write of its frame, by the replica that wrote it.
+    pub delivery_seconds: Histogram,
+    registry: Arc<Registry>,
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let mut registry = Registry::with_prefix("tidings");
+        let delivery_seconds = latency();
+        let metrics = Metrics {
+            publish: Arc::new(PublishMetrics::new(&mut registry)),
+            log: Arc::new(LogMetrics::new(&mut registry)),
+            bus: Arc::new(BusMetrics::new(&mut registry)),
+            hub: Arc::new(HubMetrics::new(&mut registry)),
+            feed: Arc::new(FeedMetrics::new(&mut registry)),
+            store: Arc::new(StoreMetrics::new(&mut registry)),
+            recovery: Arc::new(RecoveryMetrics::new(&mut registry)),
+            server: Arc::new(ServerMetrics::new(&mut registry)),
+            supervise: Arc::new(SuperviseMetrics::new(&mut registry)),
+            delivery_seconds: delivery_seconds.clone(),
+            registry: Arc::default(),
+        };
+        let help = "From the commit of a message to the write of its frame";
+        registry.register("delivery_seconds", help, delivery_seconds);
+        Metrics { registry: Arc::new(registry), ..metrics }
+    }
+
+    /// The page in the OpenMetrics text format.
+    pub fn encode(&self) -> String {
+        let mut page = String::new();
+        if encode(&mut page, &self.registry).is_err() {
+            // Writing to a string does not fail; a page without its end is refused by a scraper.
+            page.clear();
+            let _ = writeln!(page, "# the metrics could not be written");
+        }
+        page
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+/// One label with words from the source code: `Label::from("inline")` makes no new series by input.
+macro_rules! label {
+    ($($name:ident { $field:ident })*) => {$(
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+        pub struct $name {
+            $field: &'static str,
+        }
+        impl From<&'static str> for $name {
+            fn from($field: &'static str) -> $name {
+                $name { $field }
+            }
+        }
+    )*};
+}
+
+label! {
+    Reason { reason }
+    Way { way }
+    Why { why }
+    State { state }
+    Query { query }
+    Name { name }
+}
+
+/// How a connection ended, by close code.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct Code {
+    pub code: u16,
+}
+
+/// Declares the metrics of one part: field, type, name without `tidings_`, and what it counts.
+/// A counter's name gets its `_total` from the encoder.
+macro_rules! part {
+    ($(#[$doc:meta])* $part:ident {
+        $($field:ident: $kind:ty $(= $make:expr)?, $name:literal, $help:literal;)*
+    }) => {
+        $(#[$doc])*
+        pub struct $part {
+            $(#[doc = $help] pub $field: $kind,)*
+        }
+        impl $part {
+            fn new(registry: &mut Registry) -> $part {
+                let part = $part { $($field: part!(@make $($make)?),)* };
+                $(registry.register($name, $help, part.$field.clone());)*
+                part
+            }
+        }
+    };
+    (@make $make:expr) => { $make };
+    (@make) => { Default::default() };
+}
+
+part! {
+    /// Taking messages in and writing them in batches.
+    PublishMetrics {
+        messages: Counter, "publish_messages", "Messages that were accepted and committed";
+        batch_messages: Histogram = sizes(), "publish_batch_messages", "Messages in one batch";
+        refused: Family<Reason, Counter>, "publish_refused", "Publish requests that were refused";
+        intake_messages: Gauge, "publish_intake_messages", "Messages that wait for their batch";
+        intake_bytes: Gauge, "publish_intake_bytes", "What the waiting messages weigh";
+        duplicates: Counter, "publish_duplicates", "Messages answered with an earlier result";
+        retried: Counter, "publish_retried", "Batches written again, their outcome being unknown";
+    }
+}
+
+part! {
+    /// The replica's own place in the log.
+    LogMetrics {
+        applied_seq: Gauge, "log_applied_seq", "The last seq that this replica has applied";
+        announced: Family<Way, Counter>, "log_announced",
+            "Messages applied, by the way the replica heard of them";
+        holes: Counter, "log_holes", "Ranges that were announced late and had to be read";
+        ring_messages: Gauge, "log_ring_messages", "Messages kept in memory for replay";
+        ring_bytes: Gauge, "log_ring_bytes", "What the messages kept in memory weigh";
+        wakes: Family<Why, Counter>, "log_wakes", "Why the log's loop woke";
+        epochs: Counter, "log_epochs", "Times that the log no longer continued what was read";
+    }
+}
+
+part! {
+    /// Hearing of new messages.
+    BusMetrics {
+        state: Family<State, Gauge>, "bus_state", "1 for the state that the bus is in";
+        reconnects: Counter, "bus_reconnects", "Times that the listener connected again";
+        notifications: Counter, "bus_notifications", "Notifications that were heard";
+        malformed: Counter, "bus_malformed", "Notifications that could not be read";
+    }
+}
+
+impl BusMetrics {
+    pub fn enter(&self, state: &'static str) {
+        for known in BUS_STATES {
+            self.state.get_or_create(&known.into()).set(i64::from(known == state));
+        }
+    }
+}
+
+part! {
+    /// Sessions and what goes to them.
+    HubMetrics {
+        sessions: Gauge, "hub_sessions", "Sessions that are open";
+        subscriptions: Gauge, "hub_subscriptions", "Subscriptions of all open sessions";
+        deliveries: Counter, "hub_deliveries", "Frames of messages handed to sessions";
+        coalesced: Counter, "hub_coalesced", "State and signal frames replaced by newer ones";
+        dropped_signals: Counter, "hub_dropped_signals", "Signals dropped by full queues";
+        behind: Counter, "hub_behind", "Times that a session became a reader of the log";
+        closed: Family<Code, Counter>, "hub_closed", "Sessions that ended, by close code";
+    }
+}
+
+part! {
+    /// Replay from ring and store.
+    FeedMetrics {
+        replayed: Counter, "feed_replayed", "Messages that were replayed to sessions";
+        resets: Family<Reason, Counter>, "feed_resets", "Cursors that could not be honoured";
+        readers: Gauge, "feed_readers", "Replays that read the store now";
+    }
+}
+
+part! {
+    /// Statements sent to the database.
+    StoreMetrics {
+        seconds: Family<Query, Histogram, fn() -> Histogram> = by_query(), "store_seconds",
+            "How long a statement took";
+        errors: Family<Query, Counter>, "store_errors", "Statements that failed";
+        pool_waits: Counter, "store_pool_waits", "Requests that found no free connection in time";
+    }
+}
+
+part! {
+    /// What is found again after something went wrong.
+    RecoveryMetrics {
+        outbox_relayed: Counter, "recovery_outbox_relayed", "Outbox rows moved to the log";
+        outbox_oldest_seconds: Gauge, "recovery_outbox_oldest_seconds",
+            "Age of the oldest row in the outbox";
+        partitions_dropped: Counter, "recovery_partitions_dropped",
+            "Partitions dropped by retention";
+    }
+}
+
+part! {
+    /// Connections.
+    ServerMetrics {
+        connections: Gauge, "server_connections", "Connections that are open";
+        accepted: Counter, "server_accepted", "Connections that were accepted";
+        refused: Family<Reason, Counter>, "server_refused", "Connections that were turned away";
+        aborted: Counter, "server_aborted", "Connections cut off at the end of a drain";
+    }
+}
+
+part! {
+    /// Loops and their lives.
+    SuperviseMetrics {
+        restarts: Family<Name, Counter>, "supervise_restarts", "Loops that were started again";
+        panics: Family<Name, Counter>, "supervise_panics", "Loops that panicked";
+        running: Gauge, "supervise_running", "Loops that run now";
+    }
+}
+
+/// 100 µs to 13 s: the barrier of a quiet disk is at 1 ms, the bound on a statement at 5 s.
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 18))
+}
+
+/// 1 to 4096, above which no batch goes.
+fn sizes() -> Histogram {
+    Histogram::new(exponential_buckets(1.0, 2.0, 13))
+}
+
+fn by_query() -> Family<Query, Histogram, fn() -> Histogram> {
+    Family::new_with_constructor(latency)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_shows_what_was_counted_and_ends_as_openmetrics_wants() {
+        let metrics = Metrics::new();
+        metrics.clone().publish.messages.inc_by(3);
+        metrics.log.announced.get_or_create(&"inline".into()).inc();
+        metrics.hub.closed.get_or_create(&Code { code: 4408 }).inc();
+        metrics.store.seconds.get_or_create(&"message_append".into()).observe(0.002);
+        metrics.delivery_seconds.observe(0.001);
+        let page = metrics.encode();
+        for line in [
+            "tidings_publish_messages_total 3\n",
+            "tidings_log_announced_total{way=\"inline\"} 1\n",
+            "tidings_hub_closed_total{code=\"4408\"} 1\n",
+            "tidings_store_seconds_count{query=\"message_append\"} 1\n",
+            "tidings_delivery_seconds_count 1\n",
+            "tidings_publish_intake_messages 0\n",
+        ] {
+            assert!(page.contains(line), "{line} is missing in\n{page}");
+        }
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn the_bus_is_in_one_state_at_a_time() {
+        let metrics = Metrics::new();
+        metrics.bus.enter("live");
+        metrics.bus.enter("polling");
+        let page = metrics.encode();
+        assert!(page.contains("tidings_bus_state{state=\"polling\"} 1\n"), "{page}");
+        assert!(page.contains("tidings_bus_state{state=\"live\"} 0\n"), "{page}");
+    }
+
+    #[test]
+    fn every_name_is_declared_once() {
+        let page = Metrics::new().encode();
+        let names: Vec<&str> = page.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
+        let distinct: std::collections::HashSet<&&str> = names.iter().collect();
+        assert!(names.len() > 30, "{names:?}");
+        assert_eq!(distinct.len(), names.len(), "{names:?}");
+    }
+}
