@@ -161,11 +161,11 @@ impl Feed {
             return Err(FeedError::Busy);
         }
         self.hub.subscribe(&self.queue, &pattern);
-        let Some(head) = self.log.position() else { return Err(FeedError::NotReady) };
         let before = self.patterns.clone();
         if !self.patterns.insert(pattern.clone()) && start == Start::Now {
             return Ok(());
         }
+        let head = self.log.position().ok_or(FeedError::NotReady)?;
         // Messages up to here are not queued for it, or are and will be skipped.
         let until = head.seq.max(self.hub.delivered());
         match start {

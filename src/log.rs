@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 pub use self::apply::LogLoop;
 use self::ring::Ring;
@@ -63,6 +63,8 @@ struct Shared {
     own: mpsc::Sender<Announcement>,
     state: watch::Sender<BusState>,
     wake: mpsc::Sender<()>,
+    /// Hints for the relay, which come over the same wire.
+    outbox_filled: Notify,
 }
 
 /// What a session read.
@@ -101,6 +103,7 @@ impl Log {
             own,
             state: watch::Sender::new(BusState::Down),
             wake,
+            outbox_filled: Notify::new(),
         });
         let log = Log { shared };
         (log.clone(), LogLoop::new(log, own_batches, woken))
@@ -139,6 +142,11 @@ impl Log {
         let frames: Vec<Arc<Frame>> =
             messages.iter().map(|message| Arc::new(Frame::new(message, &position.epoch))).collect();
         self.shared.hub.deliver(&frames);
+    }
+
+    /// Resolves when a transaction that published from SQL has committed since the last call.
+    pub async fn outbox_filled(&self) {
+        self.shared.outbox_filled.notified().await;
     }
 
     /// Makes the loop look at the head now instead of at its next tick.

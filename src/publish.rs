@@ -63,6 +63,19 @@ pub enum PublishError {
     Leaving,
 }
 
+impl PublishError {
+    /// The reason by which refusals are counted.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            PublishError::Full => "full",
+            PublishError::Unavailable => "unavailable",
+            PublishError::Unknown => "unknown",
+            PublishError::Refused(_) => "refused",
+            PublishError::Leaving => "leaving",
+        }
+    }
+}
+
 /// A handle for everybody who publishes.
 #[derive(Clone)]
 pub struct Publisher {
@@ -128,8 +141,11 @@ impl Publisher {
     pub async fn publish(&self, drafts: Vec<Draft>) -> Result<Vec<Published>, PublishError> {
         let result = self.publish_all(drafts).await;
         match &result {
-            Ok(published) => self.shared.metrics.published(published.len()),
-            Err(error) => self.shared.metrics.publish_refused(error),
+            Ok(published) => self.count(published),
+            Err(error) => {
+                let reason = error.name();
+                self.shared.metrics.publish.refused.get_or_create(&reason.into()).inc();
+            },
         }
         result
     }
@@ -181,6 +197,12 @@ impl Publisher {
             duplicate: placed.duplicate,
         };
         Ok(placed.into_iter().map(published).collect())
+    }
+
+    fn count(&self, published: &[Published]) {
+        let duplicates = published.iter().filter(|published| published.duplicate).count();
+        self.shared.metrics.publish.messages.inc_by((published.len() - duplicates) as u64);
+        self.shared.metrics.publish.duplicates.inc_by(duplicates as u64);
     }
 
     /// How many messages wait to be written.

@@ -200,7 +200,11 @@ impl<'a> Runner<'a> {
     }
 
     fn woke(&self, why: &'static str) {
-        self.shared.metrics.log_woke(why);
+        self.shared.metrics.log.wakes.get_or_create(&why.into()).inc();
+    }
+
+    fn count(&self, way: &'static str) {
+        self.shared.metrics.log.announced.get_or_create(&way.into()).inc();
     }
 
     async fn event(&mut self, event: BusEvent) {
@@ -214,14 +218,14 @@ impl<'a> Runner<'a> {
             BusEvent::Listening => self.catch_up().await,
             BusEvent::EpochRenewed => self.tick().await,
             BusEvent::Deaf(state) => self.set_state(state),
-            // The relay's business; `app` gives it these events before the log sees them.
-            BusEvent::OutboxFilled => {}
+            BusEvent::OutboxFilled => self.shared.outbox_filled.notify_one(),
         }
     }
 
     fn announced(&mut self, announcement: Announcement) {
         if announcement.epoch == self.place.epoch {
-            self.shared.metrics.log_announced(announcement.messages.is_some());
+            let way = if announcement.messages.is_some() { "inline" } else { "range" };
+            self.count(way);
             self.place.order.announced(announcement);
         } else {
             // From before or after a renewal: only the head tells which.
@@ -234,7 +238,7 @@ impl<'a> Runner<'a> {
             tracing::info!(from = %self.state, to = %state, "bus state");
             self.state = state;
             self.shared.state.send_replace(state);
-            self.shared.metrics.bus_state(state);
+            self.shared.metrics.bus.enter(state.as_str());
         }
     }
 
@@ -333,6 +337,7 @@ impl<'a> Runner<'a> {
         self.place = Place { epoch: head.epoch.clone(), order: Order::new(head.seq), mark: None };
         (self.hole_due, self.head_due) = (None, None);
         self.shared.hub.reset(&position);
+        self.shared.metrics.log.epochs.inc();
         tracing::warn!(epoch = %head.epoch, "the log has a new epoch; sessions were told to reload");
         Some(head)
     }
@@ -349,7 +354,7 @@ impl<'a> Runner<'a> {
             return;
         }
         if self.state == BusState::Live {
-            self.shared.metrics.log_found_by_tick();
+            self.count("tick");
             self.bus.suspect();
         }
         self.place.order.durable(head.seq);
@@ -387,7 +392,7 @@ impl<'a> Runner<'a> {
                 Step::Rest => return,
                 Step::Apply(messages) => self.apply(&messages),
                 Step::Hole { until } | Step::Read { until } => {
-                    self.shared.metrics.log_hole_read();
+                    self.shared.metrics.log.holes.inc();
                     if !self.read(until).await {
                         return;
                     }
@@ -436,10 +441,13 @@ impl<'a> Runner<'a> {
             for frame in &frames {
                 ring.push(frame.clone());
             }
-            self.shared.metrics.log_applied(ring.position().seq, ring.len(), ring.bytes());
+            let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+            self.shared.metrics.log.ring_messages.set(gauge(ring.len()));
+            self.shared.metrics.log.ring_bytes.set(gauge(ring.bytes()));
         }
         self.shared.hub.deliver(&frames);
         self.place.mark = Some(mark_of(last));
         self.place.order.advanced(last.seq.unwrap_or_default());
+        self.shared.metrics.log.applied_seq.set(self.place.order.applied().to_db());
     }
 }

@@ -116,6 +116,7 @@ impl Lane {
                 // Nothing was written: the next call claims a slot of its own.
                 Err(StoreError::Fenced) => batches.push_front(requests),
                 Err(StoreError::Unavailable(reason)) => {
+                    self.shared.metrics.publish.retried.inc();
                     tracing::warn!(reason, messages = drafts.len(), "a batch broke off");
                     let again = self.recover(writer, requests, &drafts, stop).await;
                     batches.push_front(again);
@@ -180,7 +181,7 @@ impl Lane {
 
     async fn done(&self, requests: Vec<Request>, drafts: &[Draft], appended: &Appended) {
         let fresh = appended.fresh();
-        self.shared.metrics.batch_written(fresh);
+        self.shared.metrics.publish.batch_messages.observe(fresh as f64);
         if fresh > 0 {
             let announcement = Announcement {
                 epoch: appended.epoch.clone(),
