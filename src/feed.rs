@@ -160,9 +160,10 @@ impl Feed {
         if self.sides.len() >= SIDES_MAX {
             return Err(FeedError::Busy);
         }
-        self.hub.subscribe(&self.queue, &pattern);
         let before = self.patterns.clone();
-        if !self.patterns.insert(pattern.clone()) && start == Start::Now {
+        if self.patterns.insert(pattern.clone()) {
+            self.hub.subscribe(&self.queue, &pattern);
+        } else if start == Start::Now {
             return Ok(());
         }
         let head = self.log.position().ok_or(FeedError::NotReady)?;
@@ -199,11 +200,11 @@ impl Feed {
                 self.read_side(index, items).await;
                 continue;
             }
-            self.take(items);
+            let behind = self.take(items);
             if !items.is_empty() {
                 continue;
             }
-            if self.queue.is_behind() {
+            if behind {
                 self.read(items).await;
                 // Nothing that matched in a whole page: let others have the processor.
                 tokio::task::yield_now().await;
@@ -219,7 +220,8 @@ impl Feed {
         self.sides.retain(|side| !side.done() || side.until() > position);
     }
 
-    fn take(&mut self, items: &mut Vec<Item>) {
+    /// What waits in the queue. True when nothing does, and the log must be read.
+    fn take(&mut self, items: &mut Vec<Item>) -> bool {
         let mut taken = std::mem::take(&mut self.taken);
         let end = self.queue.take(&mut taken, TAKE_MESSAGES_MAX, TAKE_BYTES_MAX);
         if let Some(cursor) = end.reset {
@@ -235,6 +237,7 @@ impl Feed {
         }
         self.position = self.position.max(end.settled.unwrap_or_default());
         self.taken = taken;
+        end.behind
     }
 
     fn skips(&self, frame: &Frame) -> bool {

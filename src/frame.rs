@@ -1,0 +1,203 @@
+//! A message encoded once, and shared by all who receive it.
+//!
+//! The text with the cursor is made at once, since nearly everybody gets that one; the others are
+//! made when the first session needs them.
+
+use std::fmt::Write;
+use std::sync::{Arc, OnceLock};
+
+use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
+
+use crate::domain::{Class, Epoch, Message, Priority, Seq, Timestamp, Topic};
+
+/// What a frame weighs beside its text: itself, its places in ring and queues.
+const OVERHEAD_BYTES: usize = 256;
+
+#[derive(Debug)]
+pub struct Frame {
+    pub seq: Option<Seq>,
+    pub topic: Topic,
+    pub class: Class,
+    pub priority: Priority,
+    pub key: Option<Arc<str>>,
+    pub expires_at: Option<Timestamp>,
+    text: Utf8Bytes,
+    /// Where in the text the member `cursor` stands; empty when there is none.
+    cursor: std::ops::Range<usize>,
+    bare: OnceLock<Utf8Bytes>,
+    sse: OnceLock<Bytes>,
+    bare_sse: OnceLock<Bytes>,
+}
+
+impl Frame {
+    pub fn new(message: &Message, epoch: &Epoch) -> Frame {
+        let (text, cursor) = encode(message, epoch);
+        Frame {
+            seq: message.seq,
+            topic: message.topic.clone(),
+            class: message.class,
+            priority: message.priority,
+            key: message.key.clone(),
+            expires_at: message.expires_at,
+            text: text.into(),
+            cursor,
+            bare: OnceLock::new(),
+            sse: OnceLock::new(),
+            bare_sse: OnceLock::new(),
+        }
+    }
+
+    /// The JSON, with its cursor if it has one. Cloning it copies nothing.
+    pub fn text(&self) -> Utf8Bytes {
+        self.text.clone()
+    }
+
+    /// The JSON without a cursor, for a frame that overtakes others.
+    pub fn bare_text(&self) -> Utf8Bytes {
+        if self.cursor.is_empty() {
+            return self.text();
+        }
+        let bare = || {
+            let text = self.text.as_str();
+            [&text[..self.cursor.start], &text[self.cursor.end..]].concat().into()
+        };
+        self.bare.get_or_init(bare).clone()
+    }
+
+    /// As a server-sent event, with its cursor as the id.
+    pub fn sse(&self) -> Bytes {
+        self.sse.get_or_init(|| event(self.cursor_text(), &self.text)).clone()
+    }
+
+    /// As a server-sent event that leaves the client's last id as it is.
+    pub fn bare_sse(&self) -> Bytes {
+        self.bare_sse.get_or_init(|| event(None, &self.bare_text())).clone()
+    }
+
+    pub fn cursor_text(&self) -> Option<&str> {
+        // `"cursor":"k3f9-1042",`
+        let member = self.text.as_str().get(self.cursor.clone())?;
+        member.strip_prefix(CURSOR_OPEN)?.strip_suffix("\",")
+    }
+
+    /// What it weighs where buffers are bounded in bytes.
+    pub fn weight_bytes(&self) -> usize {
+        self.text.len() + OVERHEAD_BYTES
+    }
+}
+
+const CURSOR_OPEN: &str = "\"cursor\":\"";
+
+fn encode(message: &Message, epoch: &Epoch) -> (String, std::ops::Range<usize>) {
+    // Everything but topic, kind, key and data has at most 250 bytes.
+    let mut text = String::with_capacity(
+        message.data.len()
+            + message.topic.as_str().len()
+            + message.kind.as_ref().map_or(0, |kind| kind.len())
+            + message.key.as_ref().map_or(0, |key| key.len())
+            + 250,
+    );
+    // Writing to a string does not fail. A topic is made of characters that JSON takes as they are.
+    let _ = write!(text, "{{\"type\":\"message\",\"topic\":\"{}\",\"seq\":", message.topic);
+    let _ = match message.seq {
+        Some(seq) => write!(text, "{seq},"),
+        None => write!(text, "null,"),
+    };
+    let start = text.len();
+    if let Some(seq) = message.seq {
+        let _ = write!(text, "{CURSOR_OPEN}{epoch}-{seq}\",");
+    }
+    let cursor = start..text.len();
+    text.push_str("\"kind\":");
+    push_string(&mut text, message.kind.as_deref());
+    let _ = write!(text, ",\"class\":\"{}\",\"key\":", message.class.as_str());
+    push_string(&mut text, message.key.as_deref());
+    let _ = write!(text, ",\"priority\":\"{}\",\"at\":\"", message.priority.as_str());
+    push_time(&mut text, message.at);
+    let _ = write!(text, "\",\"data\":{}}}", message.data);
+    (text, cursor)
+}
+
+fn push_string(text: &mut String, value: Option<&str>) {
+    match value {
+        None => text.push_str("null"),
+        Some(value) => text.push_str(&serde_json::Value::from(value).to_string()),
+    }
+}
+
+/// RFC 3339 in UTC with milliseconds.
+pub fn push_time(text: &mut String, at: Timestamp) {
+    let at = jiff::Timestamp::from_millisecond(at.0).unwrap_or_default();
+    let _ = write!(text, "{at:.3}");
+}
+
+/// JSON may have line breaks between its tokens; a server-sent event may not have them in a line.
+fn event(id: Option<&str>, json: &str) -> Bytes {
+    let mut text = String::with_capacity(json.len() + 64);
+    if let Some(id) = id {
+        let _ = write!(text, "id: {id}\n");
+    }
+    for line in json.split('\n') {
+        for line in line.trim_end_matches('\r').split('\r') {
+            let _ = write!(text, "data: {line}\n");
+        }
+    }
+    text.push('\n');
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Draft;
+
+    fn message(data: &str) -> Message {
+        let mut draft = Draft::new(Topic::parse("order:7").unwrap(), data);
+        draft.kind = Some("ship\"ped".into());
+        // 2026-11-20T10:00:00.000Z
+        Message::from_draft(&draft, Seq::new(1042), Timestamp(1_795_168_800_000))
+    }
+
+    fn frame(data: &str) -> Frame {
+        Frame::new(&message(data), &Epoch::parse("k3f9").unwrap())
+    }
+
+    #[test]
+    fn a_frame_is_written_as_the_protocol_says() {
+        let frame = frame(r#"{"step" : "é"}"#);
+        assert_eq!(
+            frame.text().as_str(),
+            r#"{"type":"message","topic":"order:7","seq":1042,"cursor":"k3f9-1042","kind":"ship\"ped","class":"event","key":null,"priority":"normal","at":"2026-11-20T10:00:00.000Z","data":{"step" : "é"}}"#
+        );
+        assert_eq!(
+            frame.bare_text().as_str(),
+            r#"{"type":"message","topic":"order:7","seq":1042,"kind":"ship\"ped","class":"event","key":null,"priority":"normal","at":"2026-11-20T10:00:00.000Z","data":{"step" : "é"}}"#
+        );
+        assert_eq!(frame.cursor_text(), Some("k3f9-1042"));
+    }
+
+    #[test]
+    fn a_signal_has_no_seq_and_no_cursor() {
+        let signal = Message { seq: None, class: Class::Signal, ..message("1") };
+        let frame = Frame::new(&signal, &Epoch::parse("k3f9").unwrap());
+        assert!(frame.text().starts_with(r#"{"type":"message","topic":"order:7","seq":null,"kind""#));
+        assert_eq!(frame.cursor_text(), None);
+        assert_eq!(frame.text(), frame.bare_text());
+        assert!(frame.sse().starts_with(b"data: {"));
+    }
+
+    #[test]
+    fn line_breaks_between_tokens_become_lines_of_an_event() {
+        let frame = frame("[1,\n2,\r\n3,\r4]");
+        let sse = String::from_utf8(frame.sse().to_vec()).unwrap();
+        let mut lines = sse.lines();
+        assert_eq!(lines.next(), Some("id: k3f9-1042"));
+        assert!(lines.next().unwrap().ends_with("\"data\":[1,"));
+        assert_eq!(lines.next(), Some("data: 2,"));
+        assert_eq!(lines.next(), Some("data: 3,"));
+        assert_eq!(lines.next(), Some("data: 4]}"));
+        assert!(sse.ends_with("}\n\n"));
+        assert!(frame.bare_sse().starts_with(b"data: "));
+    }
+}

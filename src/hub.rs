@@ -1,0 +1,127 @@
+//! From topics to sessions, without waiting for anybody.
+//!
+//! One loop delivers, in seq order; every session has a bounded queue, and a session that cannot
+//! keep up becomes a reader of the log again. The hub knows no store: it never waits.
+
+mod queue;
+mod registry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
+pub use self::queue::{End, Queue, QueueSettings, Taken};
+use self::registry::Registry;
+use crate::domain::{Cursor, Pattern, Seq};
+use crate::frame::Frame;
+use crate::metrics::HubMetrics;
+
+/// A cheap handle.
+#[derive(Clone)]
+pub struct Hub {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: QueueSettings,
+    registry: Registry,
+    /// Every open session, for what concerns all of them.
+    sessions: Mutex<Vec<Arc<Queue>>>,
+    session_count: AtomicUsize,
+    /// Up to here every session that should have it has it in its queue, or knows that it missed it.
+    delivered: AtomicU64,
+    /// Numbers the calls of `deliver`, so that a session with two matching patterns gets a signal once.
+    round: AtomicU64,
+    metrics: Arc<HubMetrics>,
+}
+
+impl Hub {
+    pub fn new(settings: QueueSettings, metrics: Arc<HubMetrics>) -> Hub {
+        let shared = Shared {
+            settings,
+            registry: Registry::new(),
+            sessions: Mutex::new(Vec::new()),
+            session_count: AtomicUsize::new(0),
+            delivered: AtomicU64::new(0),
+            round: AtomicU64::new(0),
+            metrics,
+        };
+        Hub { shared: Arc::new(shared) }
+    }
+
+    /// A new session. It is behind until its reader says how far it has read.
+    pub fn join(&self) -> Arc<Queue> {
+        let queue = Arc::new(Queue::new(self.shared.settings, self.shared.metrics.clone()));
+        let mut sessions = self.shared.sessions.lock();
+        queue.set_place(sessions.len());
+        sessions.push(queue.clone());
+        self.shared.session_count.store(sessions.len(), Ordering::Relaxed);
+        self.shared.metrics.sessions.inc();
+        queue
+    }
+
+    pub fn leave(&self, queue: &Arc<Queue>, patterns: &[Pattern]) {
+        for pattern in patterns {
+            self.unsubscribe(queue, pattern);
+        }
+        let mut sessions = self.shared.sessions.lock();
+        let place = queue.place();
+        if sessions.get(place).is_some_and(|there| Arc::ptr_eq(there, queue)) {
+            sessions.swap_remove(place);
+            if let Some(moved) = sessions.get(place) {
+                moved.set_place(place);
+            }
+            self.shared.session_count.store(sessions.len(), Ordering::Relaxed);
+            self.shared.metrics.sessions.dec();
+        }
+    }
+
+    /// From here on the session gets what matches. Once a pattern: the session knows its own.
+    pub fn subscribe(&self, queue: &Arc<Queue>, pattern: &Pattern) {
+        self.shared.registry.add(pattern, queue);
+        self.shared.metrics.subscriptions.inc();
+    }
+
+    pub fn unsubscribe(&self, queue: &Arc<Queue>, pattern: &Pattern) {
+        if self.shared.registry.remove(pattern, queue) {
+            self.shared.metrics.subscriptions.dec();
+        }
+    }
+
+    /// Puts frames into the queues of all who want them. Frames with a seq come from one caller, in order.
+    pub fn deliver(&self, frames: &[Arc<Frame>]) {
+        let mut deliveries = 0;
+        for frame in frames {
+            let round = self.shared.round.fetch_add(1, Ordering::Relaxed) + 1;
+            self.shared.registry.each(&frame.topic, |queue| {
+                deliveries += u64::from(queue.push(frame, round));
+            });
+            if let Some(seq) = frame.seq {
+                self.shared.delivered.store(seq.get(), Ordering::Release);
+            }
+        }
+        self.shared.metrics.deliveries.inc_by(deliveries);
+    }
+
+    /// The highest seq that has reached all queues it should.
+    pub fn delivered(&self) -> Seq {
+        Seq::new(self.shared.delivered.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    /// The log has begun a new life at this place: what waits belongs to the old one.
+    pub fn reset(&self, cursor: &Cursor) {
+        self.shared.delivered.store(cursor.seq.get(), Ordering::Release);
+        for queue in self.shared.sessions.lock().iter() {
+            queue.reset(cursor.clone());
+        }
+    }
+
+    /// How many sessions are open.
+    pub fn sessions(&self) -> usize {
+        self.shared.session_count.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests;
