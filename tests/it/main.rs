@@ -1,0 +1,6 @@
+//! Tests from outside: over every implementation of a contract, over real sockets, over several
+//! replicas on one database, and over the real binary.
+
+mod contract;
+mod harness;
+mod schema;
