@@ -32,3 +32,5 @@ pub mod feed;
 pub mod publish;
 /// What is found again: the outbox, retention.
 pub mod recovery;
+/// Who speaks: API keys and JWTs become principals.
+pub mod auth;

@@ -1,0 +1,130 @@
+//! What users of Tidings see: HTTP, WebSocket, server-sent events.
+//!
+//! Handlers here check, ask the parts, and write down the answer; nothing is decided in them that a
+//! part could decide. `session` is one connected client without a socket, `ws` and `sse` give it one.
+
+pub mod error;
+pub mod limits;
+pub mod protocol;
+
+mod access;
+mod health;
+mod messages;
+mod query;
+mod session;
+mod sse;
+mod stats;
+mod ws;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get, post};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use self::limits::{Limits, OriginPolicy};
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::feed::{Feed, FeedError, Start};
+use crate::hub::Hub;
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::store::Page;
+use crate::supervise::Shutdown;
+
+#[derive(Debug, Clone)]
+pub struct ApiSettings {
+    pub replica: String,
+    pub origins: OriginPolicy,
+    pub data_bytes_max: usize,
+    pub batch_messages_max: usize,
+    pub body_bytes_max: usize,
+    pub frame_bytes_max: usize,
+    pub frames_per_s_max: u32,
+    pub sessions_max: usize,
+    pub sessions_per_user_max: usize,
+    pub topics_per_session_max: usize,
+    pub history_limit_max: usize,
+    pub long_poll_max: Duration,
+    pub heartbeat: Duration,
+    /// How long a client may take nothing from its socket.
+    pub stall: Duration,
+    /// Over how long the closes of a leaving replica are spread.
+    pub drain: Duration,
+    pub retention_s: u32,
+    pub page: Page,
+}
+
+/// Whether the schema is what this version needs; written by `app`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaCheck {
+    Unknown,
+    Right,
+    Behind,
+}
+
+/// A cheap handle on everything that handlers need.
+#[derive(Clone)]
+pub struct Api {
+    inner: Arc<Inner>,
+}
+
+pub struct Inner {
+    pub settings: ApiSettings,
+    pub auth: Authenticator,
+    pub log: Log,
+    pub hub: Hub,
+    pub publisher: Publisher,
+    pub metrics: Metrics,
+    pub clock: Clock,
+    pub shutdown: Shutdown,
+    pub schema: watch::Receiver<SchemaCheck>,
+    /// Holds every WebSocket: its task outlives the request that opened it.
+    pub sockets: TaskTracker,
+    pub limits: Limits,
+    pub started: tokio::time::Instant,
+}
+
+impl Api {
+    pub fn new(inner: Inner) -> Api {
+        Api { inner: Arc::new(inner) }
+    }
+
+    async fn feed(
+        &self,
+        patterns: crate::domain::PatternSet,
+        start: Start,
+    ) -> Result<Feed, FeedError> {
+        let inner = &self.inner;
+        let page = inner.settings.page;
+        Feed::open(inner.log.clone(), inner.hub.clone(), page, patterns, start).await
+    }
+
+    /// Everything but what belongs to operations.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/v1/messages", post(messages::publish).get(messages::history))
+            .route("/v1/ws", any(ws::open))
+            .route("/v1/sse", get(sse::open))
+            .route("/v1/stats", get(stats::page))
+            .method_not_allowed_fallback(error::method_not_allowed)
+            .fallback(error::not_found)
+            .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))
+            .layer(from_fn_with_state(self.clone(), access::check_origin))
+            .with_state(self.clone())
+    }
+
+    /// Health and metrics, which may listen apart.
+    pub fn ops_router(&self) -> Router {
+        Router::new()
+            .route("/livez", get(health::live))
+            .route("/readyz", get(health::ready))
+            .route("/metrics", get(health::metrics))
+            .with_state(self.clone())
+    }
+}

@@ -1,0 +1,82 @@
+//! Who asks, and from which page.
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::Api;
+use super::error::Problem;
+use super::query::Query;
+use crate::domain::{Pattern, PatternSet, Principal};
+
+/// Refuses requests from pages that are not allowed, before anything else is looked at.
+pub async fn check_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
+    if api.inner.settings.origins.allows(request.headers()) {
+        next.run(request).await
+    } else {
+        let detail = "pages of this origin may not use this server; see the setting allowed_origins";
+        Problem::forbidden(detail).into_response()
+    }
+}
+
+impl Api {
+    /// Whom a request speaks for: by its header, or by the parameter `access_token`.
+    pub async fn principal(
+        &self,
+        headers: &HeaderMap,
+        query: &mut Query,
+    ) -> Result<Principal, Problem> {
+        let parameter = query.take("access_token");
+        let user = query.take("user");
+        let token = match headers.get(header::AUTHORIZATION) {
+            None => parameter,
+            Some(value) => Some(bearer(value)?),
+        };
+        let auth = &self.inner.auth;
+        if user.is_some() && !auth.is_dev() {
+            return Err(Problem::malformed("the parameter user counts in dev mode only"));
+        }
+        auth.authenticate(token.as_deref(), user.as_deref())
+            .await
+            .map_err(|error| Problem::unauthenticated(&error))
+    }
+
+    /// The patterns that were asked for, if the principal may have them, and its own topics.
+    pub fn patterns(
+        &self,
+        principal: &Principal,
+        wanted: Vec<Pattern>,
+    ) -> Result<PatternSet, Problem> {
+        self.may_subscribe(principal, &wanted)?;
+        let own = principal.own_topics().into_iter().map(Pattern::Exact);
+        let patterns: PatternSet = own.chain(wanted).collect();
+        self.check_count(patterns.len())?;
+        Ok(patterns)
+    }
+
+    pub fn may_subscribe(&self, principal: &Principal, wanted: &[Pattern]) -> Result<(), Problem> {
+        match wanted.iter().find(|pattern| !principal.may_subscribe(pattern)) {
+            Some(pattern) => {
+                Err(Problem::forbidden(format!("the token does not allow to subscribe to {pattern}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub fn check_count(&self, topics: usize) -> Result<(), Problem> {
+        let max = self.inner.settings.topics_per_session_max;
+        if topics > max {
+            return Err(Problem::too_many(format!("a session has at most {max} topics")));
+        }
+        Ok(())
+    }
+}
+
+fn bearer(value: &axum::http::HeaderValue) -> Result<String, Problem> {
+    let text = value.to_str().ok();
+    let token = text.and_then(|text| text.split_once(' ')).and_then(|(scheme, token)| {
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    });
+    token.ok_or_else(|| Problem::malformed("Authorization must be `Bearer <token>`"))
+}
