@@ -9,3 +9,6 @@ pub mod clock;
 pub mod metrics;
 /// The lives of loops: who runs, who is started again, and how everything ends.
 pub mod supervise;
+
+/// Connection strings as managed Postgres hands them out.
+pub mod dsn;
