@@ -10,5 +10,9 @@ pub mod metrics;
 /// The lives of loops: who runs, who is started again, and how everything ends.
 pub mod supervise;
 
+/// The settings: one catalogue, three places to set them, one typed result.
+pub mod config;
 /// Connection strings as managed Postgres hands them out.
 pub mod dsn;
+/// What is written while the replica runs.
+pub mod logging;
