@@ -16,3 +16,5 @@ pub mod config;
 pub mod dsn;
 /// What is written while the replica runs.
 pub mod logging;
+/// The accept loop: every connection is counted, bounded in time and memory, and accounted for.
+pub mod server;
