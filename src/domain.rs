@@ -27,10 +27,12 @@ pub mod cursor;
 pub mod message;
 pub mod pattern_set;
 pub mod principal;
+pub mod replica;
 pub mod topic;
 
 pub use cursor::{Cursor, CursorError, Epoch, Seq};
 pub use message::{Class, Draft, Message, Priority, Timestamp};
 pub use pattern_set::PatternSet;
 pub use principal::{Principal, UserId};
+pub use replica::ReplicaId;
 pub use topic::{Pattern, Topic, TopicError};

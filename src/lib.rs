@@ -34,3 +34,14 @@ pub mod publish;
 pub mod recovery;
 /// Who speaks: API keys and JWTs become principals.
 pub mod auth;
+
+/// The settings: one catalogue, three places to set them, one typed result.
+pub mod config;
+/// Connection strings as managed Postgres hands them out.
+pub mod dsn;
+/// What is written while the replica runs.
+pub mod logging;
+/// The accept loop: every connection is counted, bounded in time and memory, and accounted for.
+pub mod server;
+/// What users see: HTTP, WebSocket, server-sent events.
+pub mod api;

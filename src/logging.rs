@@ -1,0 +1,116 @@
+//! What is written while the replica runs: one line an event, for people or for machines.
+//!
+//! Everything goes to standard error; standard output belongs to what a command answers.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogFormat, Logging};
+
+/// Logging was begun already, or its filter is none.
+#[derive(Debug, thiserror::Error)]
+#[error("logging cannot begin: {0}")]
+pub struct LoggingError(String);
+
+/// Begins to log, once for the process.
+pub fn start(logging: &Logging) -> Result<(), LoggingError> {
+    let terminal = std::io::stderr().is_terminal();
+    let subscriber = subscriber(logging, terminal, std::io::stderr)?;
+    subscriber.try_init().map_err(|error| LoggingError(error.to_string()))
+}
+
+/// Whether the text is a filter.
+pub fn is_filter(text: &str) -> bool {
+    EnvFilter::builder().parse(text).is_ok()
+}
+
+fn subscriber<W>(
+    logging: &Logging,
+    terminal: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::builder()
+        .parse(&logging.filter)
+        .map_err(|error| LoggingError(error.to_string()))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    let human = match logging.format {
+        LogFormat::Auto => terminal,
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    Ok(if human {
+        Box::new(lines.with_ansi(terminal).finish())
+    } else {
+        // Fields beside the message rather than below it, so that they are queried by their name.
+        Box::new(lines.json().flatten_event(true).with_span_list(false).finish())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn written(filter: &str, format: LogFormat, terminal: bool) -> String {
+        let written = Written::default();
+        let sink = written.clone();
+        let logging = Logging { filter: filter.to_owned(), format };
+        let subscriber = subscriber(&logging, terminal, move || sink.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(sessions = 3, "the replica leaves");
+            tracing::debug!("not asked for");
+        });
+        let bytes = written.0.lock().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn machines_get_one_json_object_a_line_with_fields_by_name() {
+        let text = written("info", LogFormat::Auto, false);
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!(line["message"], "the replica leaves");
+        assert_eq!(line["sessions"], 3);
+        assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn people_get_a_line_with_colours_only_on_a_terminal() {
+        let plain = written("info", LogFormat::Human, false);
+        assert!(plain.contains("the replica leaves sessions=3"), "{plain}");
+        assert!(!plain.contains('\u{1b}'));
+        assert!(written("info", LogFormat::Auto, true).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_filter_is_known_before_it_is_used() {
+        assert!(is_filter("info"));
+        assert!(is_filter("tidings=debug,hyper=warn"));
+        assert!(!is_filter("tidings=loud"));
+        assert_eq!(written("warn", LogFormat::Json, false), "");
+    }
+}

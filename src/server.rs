@@ -1,0 +1,210 @@
+//! The accept loop: every connection is counted, bounded in time and memory, and accounted for.
+//!
+//! `axum::serve` has no bound on headers, connections or time, its WebSockets escape a graceful
+//! shutdown and its event streams block one for ever. Here each connection holds a
+//! `ConnectionGuard`, and so does whatever a handler lets outlive its response; the drain waits
+//! for guards, not for tasks that it happens to know.
+//!
+//! ```text
+//!           draining             accept_grace over             drain over, or stopping
+//! serving ------------> last ones -----------------> closing -------------------------> cutting
+//! (accepts)   (accepts, but keeps none alive)  (listener closed, idle ones closed,   (aborts, and
+//!                                              requests finish, guards see `closing`)  says how many)
+//! ```
+//!
+//! At the cap a connection is answered 503 at once rather than left in the backlog: a client that
+//! is told goes elsewhere, one that waits in a queue of the kernel looks like a dead server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::TokioTimer;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use crate::config;
+use crate::metrics::Metrics;
+use crate::supervise::Shutdown;
+
+mod connection;
+mod guard;
+
+pub use connection::Peer;
+pub use guard::ConnectionGuard;
+
+use guard::Gate;
+
+/// Connections that the kernel holds while the loop is busy: a fleet that comes back at once.
+const BACKLOG: i32 = 1024;
+/// Headers, a long token in the query among them, and the buffer behind every connection.
+const HEADER_BYTES_MAX: usize = 16 << 10;
+/// Without a free file descriptor accepting fails at once, over and over.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// After connections are cut off their tasks need a moment to fall.
+const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// A bound listener and what it serves.
+pub struct Server {
+    listener: TcpListener,
+    router: Router,
+    bounds: Bounds,
+    metrics: Metrics,
+}
+
+/// What the settings say about connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    pub connections_max: usize,
+    pub header_timeout: Duration,
+    pub accept_grace: Duration,
+    pub drain: Duration,
+}
+
+impl From<&config::Server> for Bounds {
+    fn from(settings: &config::Server) -> Bounds {
+        Bounds {
+            connections_max: settings.connections_max,
+            header_timeout: settings.header_timeout,
+            accept_grace: settings.accept_grace,
+            drain: settings.drain,
+        }
+    }
+}
+
+/// How serving ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Served {
+    /// Connections that did not end in time.
+    pub aborted: usize,
+}
+
+impl Server {
+    pub fn bind(
+        address: SocketAddr,
+        router: Router,
+        bounds: Bounds,
+        metrics: Metrics,
+    ) -> io::Result<Server> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        // A replica that restarts must not wait for the connections of the one before it.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from_std(socket.into())?;
+        Ok(Server { listener, router, bounds, metrics })
+    }
+
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves until the replica drains, and returns when the last connection is gone.
+    pub async fn run(self, shutdown: Shutdown) -> Served {
+        let Server { listener, router, bounds, metrics } = self;
+        let gate = Gate::new(bounds.connections_max, metrics);
+        let door = Door { router, gate, http: http(bounds.header_timeout) };
+        tokio::select! {
+            () = door.accept(&listener, true) => {}
+            () = shutdown.draining.cancelled() => {}
+        }
+        let cut_at = Instant::now() + bounds.drain;
+        tokio::select! {
+            () = door.accept(&listener, false) => {}
+            () = tokio::time::sleep(bounds.accept_grace) => {}
+            () = shutdown.stopping.cancelled() => {}
+        }
+        // From here on the kernel refuses, and clients go elsewhere at once.
+        drop(listener);
+        door.gate.close();
+        tokio::select! {
+            () = door.gate.empty() => return Served { aborted: 0 },
+            () = tokio::time::sleep_until(cut_at) => {}
+            () = shutdown.stopping.cancelled() => {}
+        }
+        door.cut().await
+    }
+}
+
+/// What every connection is served with.
+struct Door {
+    router: Router,
+    gate: Arc<Gate>,
+    http: hyper::server::conn::http1::Builder,
+}
+
+impl Door {
+    /// Never returns; whoever has waited long enough drops it.
+    async fn accept(&self, listener: &TcpListener, keep_alive: bool) {
+        let mut http = self.http.clone();
+        http.keep_alive(keep_alive);
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.admit(stream, peer, &http),
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    tracing::error!(%error, "no connection can be accepted");
+                    self.gate.refused("accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        http: &hyper::server::conn::http1::Builder,
+    ) {
+        // Frames are written whole; waiting for more to send with them helps nobody.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "the connection was gone before it was served");
+            return;
+        }
+        match self.gate.enter() {
+            Some(guard) => {
+                let serve = connection::serve(stream, peer, self.router.clone(), http, guard);
+                self.gate.spawn(serve);
+            }
+            None => self.gate.turn_away(stream),
+        }
+    }
+
+    /// Ends what is left, and says how much that was.
+    async fn cut(&self) -> Served {
+        let aborted = self.gate.held();
+        tracing::warn!(connections = aborted, "connections did not end in time and are cut off");
+        self.gate.cut();
+        if tokio::time::timeout(CUT_GRACE, self.gate.empty()).await.is_err() {
+            let connections = self.gate.held();
+            tracing::error!(connections, "handlers hold connections that were cut off");
+        }
+        Served { aborted }
+    }
+}
+
+/// The memory of a connection is bounded by the buffer, and nothing is done that few clients need.
+fn http(header_timeout: Duration) -> hyper::server::conn::http1::Builder {
+    let mut http = hyper::server::conn::http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .max_header_size(HEADER_BYTES_MAX)
+        .half_close(false)
+        .pipeline_flush(false);
+    http
+}
+
+/// The client went away between the handshake and `accept`; that is no fault of ours.
+fn is_of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+#[cfg(test)]
+mod tests;

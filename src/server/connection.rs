@@ -1,0 +1,64 @@
+//! One connection, from its first byte to its last request.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+
+use super::ConnectionGuard;
+
+/// Who is at the other end of the connection, often a load balancer; an extension of each request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer(pub SocketAddr);
+
+/// Returns when the connection has ended, was upgraded, or is cut.
+pub(super) fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    http: &Builder,
+    guard: ConnectionGuard,
+) -> impl Future<Output = ()> + Send + use<> {
+    let extended = guard.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let extensions = request.extensions_mut();
+        extensions.insert(Peer(peer));
+        extensions.insert(ConnectInfo(peer));
+        extensions.insert(extended.clone());
+        answer(router.clone(), request)
+    });
+    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    async move {
+        let mut connection = pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = guard.cut().cancelled() => return,
+            () = guard.closing().cancelled() => {
+                // An idle connection is closed, a request under way is the last one.
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = connection => ended,
+                    () = guard.cut().cancelled() => return,
+                }
+            }
+        };
+        if let Err(error) = ended {
+            // Clients vanish, stall and send nonsense all day.
+            tracing::debug!(%peer, %error, "a connection ended early");
+        }
+    }
+}
+
+async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    TowerToHyperService::new(router).call(request).await
+}
