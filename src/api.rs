@@ -24,7 +24,6 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{any, get, post};
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
 
 use self::limits::{Limits, OriginPolicy};
 use crate::auth::Authenticator;
@@ -84,8 +83,6 @@ pub struct Inner {
     pub clock: Clock,
     pub shutdown: Shutdown,
     pub schema: watch::Receiver<SchemaCheck>,
-    /// Holds every WebSocket: its task outlives the request that opened it.
-    pub sockets: TaskTracker,
     pub limits: Limits,
     pub started: tokio::time::Instant,
 }

@@ -40,6 +40,10 @@ impl Query {
         taken.into_iter().map(|(_, value)| value).collect()
     }
 
+    pub fn has(&self, name: &str) -> bool {
+        self.parameters.iter().any(|(own, _)| own == name)
+    }
+
     pub fn refuse(&mut self, name: &str, detail: impl Into<String>) {
         self.errors.push(FieldError::new(format!("/{name}"), detail));
     }

@@ -1,0 +1,234 @@
+//! Publishing, history and long poll over HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use tokio::time::{Instant, timeout_at};
+
+use super::Api;
+use super::error::Problem;
+use super::protocol::{PublishedAnswer, publish_body};
+use super::query::Query;
+use super::session::not_allowed;
+use crate::domain::{Cursor, PatternSet, Seq, Timestamp};
+use crate::frame::Frame;
+use crate::server::ConnectionGuard;
+use crate::store::{Page, StoreError};
+
+/// How many bytes of messages one page of history holds, at least one message.
+const HISTORY_BYTES_MAX: usize = 1 << 20;
+
+pub async fn publish(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    mut query: Query,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let principal = api.principal(&headers, &mut query).await?;
+    query.finish()?;
+    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
+        value.to_str().is_ok_and(|text| {
+            let essence = text.split(';').next().unwrap_or_default().trim();
+            essence.eq_ignore_ascii_case("application/json")
+        })
+    });
+    if !is_json {
+        return Err(Problem::media_type());
+    }
+    let body = body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let max = api.inner.settings.body_bytes_max;
+            Problem::too_large(format!("a body has at most {max} bytes"))
+        }
+        _ => Problem::malformed("the body broke off"),
+    })?;
+    let text = std::str::from_utf8(&body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
+    let drafts = publish_body(text, api.publish_limits(), &principal)?;
+    if let Some(draft) = drafts.iter().find(|draft| !principal.may_publish(&draft.topic)) {
+        return Err(not_allowed(&draft.topic));
+    }
+    let topics: Vec<_> = drafts.iter().map(|draft| draft.topic.clone()).collect();
+    let published = api.inner.publisher.publish(drafts).await?;
+    let answers: Vec<PublishedAnswer> =
+        topics.iter().zip(&published).map(|(topic, one)| PublishedAnswer::new(topic, one)).collect();
+    Ok((StatusCode::CREATED, axum::Json(serde_json::json!({ "messages": answers }))).into_response())
+}
+
+/// One page of what came after a place, waiting for the first message if that was asked for.
+pub async fn history(
+    State(api): State<Api>,
+    guard: Option<Extension<ConnectionGuard>>,
+    headers: HeaderMap,
+    mut query: Query,
+) -> Result<Response, Problem> {
+    let principal = api.principal(&headers, &mut query).await?;
+    let settings = &api.inner.settings;
+    let after = query.take_cursor("after");
+    let since = query.take("since").and_then(|text| match text.parse::<jiff::Timestamp>() {
+        Ok(moment) => Some(Timestamp(moment.as_millisecond())),
+        Err(_) => {
+            query.refuse("since", "a time such as 2026-11-20T10:00:00Z");
+            None
+        }
+    });
+    let limit = query.take_number("limit", 100, 1, settings.history_limit_max as u64);
+    let wait_s = query.take_number("wait_s", 0, 0, settings.long_poll_max.as_secs());
+    let wanted = query.take_patterns();
+    if after.is_some() && since.is_some() {
+        query.refuse("since", "either since or after");
+    }
+    if wanted.is_empty() {
+        query.refuse("topic", "is missing: at least one");
+    }
+    query.finish()?;
+    api.may_subscribe(&principal, &wanted)?;
+    api.check_count(wanted.len())?;
+    let patterns: PatternSet = wanted.into_iter().collect();
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut reader = Reader::begin(&api, patterns, after, since).await?;
+    let mut page = reader.page(limit).await?;
+    if page.frames.is_empty() && wait_s > 0 {
+        let deadline = Instant::now() + Duration::from_secs(wait_s);
+        page = reader.wait(limit, deadline, guard.map(|Extension(guard)| guard)).await?;
+    }
+    Ok(page.answer())
+}
+
+struct Reader<'a> {
+    api: &'a Api,
+    patterns: PatternSet,
+    position: Cursor,
+}
+
+struct HistoryPage {
+    frames: Vec<Arc<Frame>>,
+    cursor: Cursor,
+    more: bool,
+}
+
+impl<'a> Reader<'a> {
+    async fn begin(
+        api: &'a Api,
+        patterns: PatternSet,
+        after: Option<Cursor>,
+        since: Option<Timestamp>,
+    ) -> Result<Reader<'a>, Problem> {
+        let log = &api.inner.log;
+        let Some(head) = log.position() else {
+            return Err(Problem::unavailable("this replica has not reached the log yet", 1));
+        };
+        let position = match (after, since) {
+            (Some(cursor), _) => {
+                let known = cursor.seq <= head.seq || log.reaches(cursor.seq).await;
+                if cursor.epoch != head.epoch || !known {
+                    return Err(Problem::gone(head));
+                }
+                cursor
+            }
+            (None, Some(moment)) => {
+                let seq = log.since(moment).await?;
+                Cursor::new(head.epoch, seq.min(head.seq))
+            }
+            (None, None) => head,
+        };
+        Ok(Reader { api, patterns, position })
+    }
+
+    fn oldest(&self) -> Problem {
+        let oldest = self.api.inner.log.oldest().previous();
+        Problem::gone(Cursor::new(self.position.epoch.clone(), oldest))
+    }
+
+    /// Reads on until the page is full or the log is at its end.
+    async fn page(&mut self, limit: usize) -> Result<HistoryPage, Problem> {
+        let log = &self.api.inner.log;
+        let mut frames: Vec<Arc<Frame>> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            // One more than asked for, to see whether there is one.
+            let messages_max = limit + 1 - frames.len();
+            let bytes_max = HISTORY_BYTES_MAX.saturating_sub(bytes).max(1);
+            let page = Page { messages_max, bytes_max };
+            if self.position.seq.next() < log.oldest() {
+                return Err(self.oldest());
+            }
+            let read = log.read(&self.patterns, self.position.seq, Seq::MAX, page).await;
+            let read = match read {
+                Ok(read) if read.epoch == self.position.epoch => read,
+                Ok(_) | Err(StoreError::Expired { .. }) => return Err(self.oldest()),
+                Err(error) => return Err(error.into()),
+            };
+            bytes += read.frames.iter().map(|frame| frame.weight_bytes()).sum::<usize>();
+            frames.extend(read.frames);
+            self.position.seq = self.position.seq.max(read.read_to);
+            let ended = log.position().is_none_or(|head| self.position.seq >= head.seq);
+            let full = frames.len() > limit || bytes >= HISTORY_BYTES_MAX;
+            if full || ended {
+                let more = frames.len() > limit || !ended;
+                frames.truncate(limit);
+                if more && let Some(seq) = frames.last().and_then(|frame| frame.seq) {
+                    self.position.seq = seq;
+                }
+                return Ok(HistoryPage { frames, cursor: self.position.clone(), more });
+            }
+        }
+    }
+
+    /// Waits for the first message. Registers first and reads then, so that none slips by.
+    async fn wait(
+        &mut self,
+        limit: usize,
+        deadline: Instant,
+        guard: Option<ConnectionGuard>,
+    ) -> Result<HistoryPage, Problem> {
+        let hub = &self.api.inner.hub;
+        let queue = hub.join();
+        let patterns = self.patterns.to_vec();
+        for pattern in &patterns {
+            hub.subscribe(&queue, pattern);
+        }
+        let closing = async {
+            match &guard {
+                Some(guard) => guard.closing().cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut closing = std::pin::pin!(closing);
+        let page = loop {
+            match self.page(limit).await {
+                Ok(page) if page.frames.is_empty() => {}
+                done => break done,
+            }
+            tokio::select! {
+                // While behind, the queue holds nothing and wakes at whatever passes by.
+                woken = timeout_at(deadline, queue.ready()) => if woken.is_err() {
+                    break self.page(limit).await;
+                },
+                () = closing.as_mut() => break self.page(limit).await,
+            }
+        };
+        hub.leave(&queue, &patterns);
+        page
+    }
+}
+
+impl HistoryPage {
+    fn answer(&self) -> Response {
+        let size: usize = self.frames.iter().map(|frame| frame.text().len() + 1).sum();
+        let mut text = String::with_capacity(size + 128);
+        text.push_str("{\"messages\":[");
+        for (place, frame) in self.frames.iter().enumerate() {
+            if place > 0 {
+                text.push(',');
+            }
+            text.push_str(&frame.text());
+        }
+        text.push_str(&format!("],\"cursor\":\"{}\",\"more\":{}}}", self.cursor, self.more));
+        ([(header::CONTENT_TYPE, "application/json")], text).into_response()
+    }
+}

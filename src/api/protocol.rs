@@ -1,0 +1,17 @@
+//! The documents of the wire: what may stand in them, and what is written.
+//!
+//! A document is read field by field rather than by one derived type, so that every fault is found
+//! at once, each with a pointer to the field, and so that `data` stays byte for byte as it came.
+
+mod answer;
+mod fields;
+mod frame;
+mod publish;
+
+pub use self::answer::{
+    PublishedAnswer, cursor_frame, error_frame, gap_frame, ok_frame, pong_frame, replayed_frame,
+    reset_frame, token_expired_frame, welcome_frame,
+};
+pub use self::fields::{Fields, Reference};
+pub use self::frame::{ClientFrame, Operation, Subscription};
+pub use self::publish::{PublishLimits, publish_body, publish_message};

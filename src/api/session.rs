@@ -1,0 +1,214 @@
+//! One connected client, without a socket: frames go in, replies and items come out.
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::Api;
+use super::error::{Close, Problem};
+use super::limits::{FrameRate, Place};
+use super::protocol::{
+    ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
+    ok_frame, pong_frame, publish_message, welcome_frame,
+};
+use crate::domain::{Cursor, Pattern, Principal};
+use crate::feed::{Feed, Start};
+
+/// How long before its token expires a session is told.
+const EXPIRY_WARNING_S: i64 = 30;
+
+pub struct Session {
+    api: Api,
+    id: String,
+    principal: Principal,
+    pub feed: Feed,
+    rate: FrameRate,
+    warned: bool,
+    _place: Place,
+}
+
+/// What follows from a frame.
+pub enum Reply {
+    Frame(String),
+    /// The answer to a publish, when it is durable. The session goes on meanwhile.
+    Later(BoxFuture<'static, String>),
+    Close(Close),
+}
+
+/// What follows from the passing of time.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// Look again after so long.
+    After(Duration),
+    Warn,
+    Expired,
+}
+
+impl Session {
+    pub async fn open(
+        api: &Api,
+        principal: Principal,
+        wanted: Vec<Subscription>,
+        cursor: Option<Cursor>,
+    ) -> Result<Session, Problem> {
+        let settings = &api.inner.settings;
+        let user = principal.user.as_ref();
+        let (all_max, user_max) = (settings.sessions_max, settings.sessions_per_user_max);
+        let place = api.inner.limits.enter(user, all_max, user_max)?;
+        let (own, common): (Vec<_>, Vec<_>) =
+            wanted.into_iter().partition(|subscription| subscription.cursor.is_some());
+        let common = common.into_iter().map(|subscription| subscription.pattern).collect();
+        let patterns = api.patterns(&principal, common)?;
+        let start = cursor.map_or(Start::Now, Start::After);
+        let feed = api.feed(patterns, start).await?;
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let rate = FrameRate::new(settings.frames_per_s_max);
+        let (api, warned, _place) = (api.clone(), false, place);
+        let mut session = Session { api, id, principal, feed, rate, warned, _place };
+        session.subscribe(own).await?;
+        Ok(session)
+    }
+
+    pub fn welcome(&self) -> String {
+        let settings = &self.api.inner.settings;
+        welcome_frame(
+            &self.id,
+            self.principal.user.as_ref().map(crate::domain::UserId::as_str),
+            &settings.replica,
+            &self.feed.patterns().to_vec(),
+            &self.feed.cursor(),
+            settings.heartbeat.as_secs(),
+        )
+    }
+
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// One frame of the client.
+    pub async fn receive(&mut self, text: &str) -> Reply {
+        if !self.rate.allows_one() {
+            return Reply::Close(Close::TooManyFrames);
+        }
+        let Ok(ClientFrame { reference, operation }) = ClientFrame::read(text) else {
+            return Reply::Close(Close::Malformed);
+        };
+        let done = match operation {
+            Ok(operation) => self.perform(operation, reference.clone()).await,
+            Err(problem) => Err(problem),
+        };
+        done.unwrap_or_else(|problem| Reply::Frame(error_frame(reference.as_ref(), &problem)))
+    }
+
+    async fn perform(
+        &mut self,
+        operation: Operation<'_>,
+        reference: Option<Reference>,
+    ) -> Result<Reply, Problem> {
+        match operation {
+            Operation::Ping => return Ok(Reply::Frame(pong_frame(reference.as_ref()))),
+            Operation::Hello { .. } => {
+                return Err(Problem::malformed("hello is the first frame, and comes once"));
+            }
+            Operation::Subscribe { topics } => self.subscribe(topics).await?,
+            Operation::Unsubscribe { patterns } => self.unsubscribe(&patterns),
+            Operation::Auth { token } => self.renew(&token).await?,
+            Operation::Publish { message } => return self.publish(message, reference),
+        }
+        Ok(Reply::Frame(ok_frame(reference.as_ref(), None)))
+    }
+
+    async fn subscribe(&mut self, topics: Vec<Subscription>) -> Result<(), Problem> {
+        let patterns: Vec<Pattern> = topics.iter().map(|topic| topic.pattern.clone()).collect();
+        self.api.may_subscribe(&self.principal, &patterns)?;
+        let own = self.feed.patterns();
+        let new = patterns.iter().filter(|pattern| !own.contains(pattern)).count();
+        self.api.check_count(own.len() + new)?;
+        for Subscription { pattern, cursor } in topics {
+            self.feed.subscribe(pattern, cursor.map_or(Start::Now, Start::After)).await?;
+        }
+        Ok(())
+    }
+
+    /// A user's own topics stay: nobody leaves them by mistake.
+    fn unsubscribe(&mut self, patterns: &[Pattern]) {
+        let own = self.principal.own_topics();
+        for pattern in patterns {
+            if !own.iter().any(|topic| *pattern == Pattern::Exact(topic.clone())) {
+                self.feed.unsubscribe(pattern);
+            }
+        }
+    }
+
+    /// A new token for the same user. What it no longer allows is unsubscribed.
+    async fn renew(&mut self, token: &str) -> Result<(), Problem> {
+        let authenticated = self.api.inner.auth.authenticate(Some(token), None).await;
+        let principal = authenticated.map_err(|error| Problem::unauthenticated(&error))?;
+        if principal.user != self.principal.user {
+            return Err(Problem::forbidden("the token is another user's: open a new session"));
+        }
+        self.principal = principal;
+        self.warned = false;
+        for pattern in self.feed.patterns().to_vec() {
+            if !self.principal.may_subscribe(&pattern) {
+                self.feed.unsubscribe(&pattern);
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&self, message: &str, reference: Option<Reference>) -> Result<Reply, Problem> {
+        let draft = publish_message(message, self.api.publish_limits(), &self.principal)?;
+        if !self.principal.may_publish(&draft.topic) {
+            return Err(not_allowed(&draft.topic));
+        }
+        let publisher = self.api.inner.publisher.clone();
+        let answer = async move {
+            let topic = draft.topic.clone();
+            match publisher.publish(vec![draft]).await {
+                Ok(published) => {
+                    let answers: Vec<PublishedAnswer> =
+                        published.iter().map(|one| PublishedAnswer::new(&topic, one)).collect();
+                    ok_frame(reference.as_ref(), Some(&answers))
+                }
+                Err(error) => error_frame(reference.as_ref(), &Problem::from(error)),
+            }
+        };
+        Ok(Reply::Later(Box::pin(answer)))
+    }
+
+    /// What the time means for the token. A warning is given once.
+    pub fn expiry(&mut self) -> Expiry {
+        let Some(expires_at_s) = self.principal.expires_at_s else {
+            return Expiry::After(Duration::from_secs(3600));
+        };
+        let left_s = expires_at_s - self.api.inner.clock.now().0.div_euclid(1000);
+        let seconds = |number: i64| Duration::from_secs(u64::try_from(number).unwrap_or(0).max(1));
+        if left_s <= 0 {
+            Expiry::Expired
+        } else if left_s > EXPIRY_WARNING_S {
+            // Not for ever: a clock may be set.
+            Expiry::After(seconds((left_s - EXPIRY_WARNING_S).min(3600)))
+        } else if self.warned {
+            Expiry::After(seconds(left_s))
+        } else {
+            self.warned = true;
+            Expiry::Warn
+        }
+    }
+}
+
+impl Api {
+    pub fn publish_limits(&self) -> PublishLimits {
+        let settings = &self.inner.settings;
+        PublishLimits {
+            data_bytes_max: settings.data_bytes_max,
+            batch_messages_max: settings.batch_messages_max,
+            ttl_s_max: settings.retention_s,
+        }
+    }
+}
+
+pub fn not_allowed(topic: &crate::domain::Topic) -> Problem {
+    Problem::forbidden(format!("the token does not allow to publish on {topic}"))
+}

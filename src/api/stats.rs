@@ -1,0 +1,63 @@
+//! One page for people.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::Problem;
+use super::query::Query;
+
+pub async fn page(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    mut query: Query,
+) -> Result<Json<Value>, Problem> {
+    let principal = api.principal(&headers, &mut query).await?;
+    query.finish()?;
+    if !principal.admin {
+        return Err(Problem::forbidden("the statistics are for admins and API keys"));
+    }
+    let inner = &api.inner;
+    let metrics = &inner.metrics;
+    let position = inner.log.position();
+    let listener = *inner.log.state().borrow();
+    Ok(Json(json!({
+        "replica": inner.settings.replica,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_s": inner.started.elapsed().as_secs(),
+        "draining": inner.shutdown.draining.is_cancelled(),
+        "listener": listener.as_str(),
+        "sessions": inner.hub.sessions(),
+        "connections": metrics.server.connections.get(),
+        "subscriptions": metrics.hub.subscriptions.get(),
+        "log": {
+            "epoch": position.as_ref().map(|cursor| cursor.epoch.to_string()),
+            "applied": position.as_ref().map(|cursor| cursor.seq.get()),
+            "oldest": inner.log.oldest().get(),
+            "ring_messages": metrics.log.ring_messages.get(),
+            "ring_bytes": metrics.log.ring_bytes.get(),
+            "holes": metrics.log.holes.get(),
+            "epochs": metrics.log.epochs.get(),
+        },
+        "publish": {
+            "messages": metrics.publish.messages.get(),
+            "duplicates": metrics.publish.duplicates.get(),
+            "retried_batches": metrics.publish.retried.get(),
+            "waiting": inner.publisher.waiting(),
+            "store_away": inner.publisher.troubled(),
+        },
+        "hub": {
+            "deliveries": metrics.hub.deliveries.get(),
+            "coalesced": metrics.hub.coalesced.get(),
+            "dropped_signals": metrics.hub.dropped_signals.get(),
+            "behind": metrics.hub.behind.get(),
+        },
+        "recovery": {
+            "outbox_relayed": metrics.recovery.outbox_relayed.get(),
+            "outbox_oldest_s": metrics.recovery.outbox_oldest_seconds.get(),
+            "partitions_dropped": metrics.recovery.partitions_dropped.get(),
+        },
+    })))
+}

@@ -1,0 +1,292 @@
+//! Gives a session a WebSocket.
+//!
+//! One task a connection: it reads, writes what the feed hands out, and watches the time. What
+//! waits is written together and flushed once; a client that takes nothing from its socket for too
+//! long is closed, and until then the session's queue is what bounds its memory.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
+use axum::extract::{Extension, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{SinkExt, StreamExt};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Api;
+use super::error::{Close, Problem};
+use super::protocol::{
+    ClientFrame, Operation, Subscription, cursor_frame, gap_frame, replayed_frame, reset_frame,
+    token_expired_frame,
+};
+use super::query::Query;
+use super::session::{Expiry, Reply, Session};
+use crate::domain::{Cursor, Principal};
+use crate::feed::Item;
+use crate::metrics::Code;
+use crate::server::ConnectionGuard;
+
+/// The one subprotocol.
+const PROTOCOL: &str = "tidings.v1";
+
+/// A socket with the default buffer of 128 KiB costs fourteen times the memory.
+const READ_BUFFER_BYTES: usize = 4 << 10;
+
+/// What is gathered before it is written. The buffer grows to it when there is much to say.
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
+
+/// How long a client may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a close may take to be written.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many publishes of one session may be under way; with more, nothing is read from it.
+const PUBLISHES_MAX: usize = 32;
+
+pub async fn open(
+    State(api): State<Api>,
+    guard: Option<Extension<ConnectionGuard>>,
+    headers: HeaderMap,
+    mut query: Query,
+    upgrade: WebSocketUpgrade,
+) -> Result<Response, Problem> {
+    let named = headers.contains_key("authorization") || api.inner.auth.is_dev();
+    let token_given = named || query.has("access_token");
+    let principal = match token_given {
+        true => Some(api.principal(&headers, &mut query).await),
+        false => None,
+    };
+    let cursor = query.take_cursor("cursor");
+    let topics = query.take_patterns().into_iter();
+    let topics = topics.map(|pattern| Subscription { pattern, cursor: None }).collect();
+    query.finish()?;
+    let max = api.inner.settings.frame_bytes_max;
+    let upgrade = upgrade
+        .protocols([PROTOCOL])
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES + 4 * api.inner.settings.data_bytes_max.max(max))
+        .max_message_size(max)
+        .max_frame_size(max);
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        let life = Socket::new(api, socket).run(principal, topics, cursor, guard.as_deref().cloned());
+        match guard {
+            Some(Extension(guard)) => {
+                guard.hold(life).await;
+            }
+            None => life.await,
+        }
+    }))
+}
+
+struct Socket {
+    api: Api,
+    socket: WebSocket,
+}
+
+/// Why a socket ends. `None`: the client has gone.
+type End = Option<Close>;
+
+impl Socket {
+    fn new(api: Api, socket: WebSocket) -> Socket {
+        Socket { api, socket }
+    }
+
+    async fn run(
+        mut self,
+        principal: Option<Result<Principal, Problem>>,
+        topics: Vec<Subscription>,
+        cursor: Option<Cursor>,
+        guard: Option<ConnectionGuard>,
+    ) {
+        let end = match self.begin(principal, topics, cursor).await {
+            Ok(session) => self.live(session, guard).await,
+            Err(end) => end,
+        };
+        let code = end.map_or(1006, Close::code);
+        self.api.inner.metrics.hub.closed.get_or_create(&Code { code }).inc();
+        if let Some(close) = end {
+            let frame = CloseFrame { code, reason: close.reason().into() };
+            let _ = timeout(CLOSE_TIMEOUT, self.say_goodbye(frame)).await;
+        }
+    }
+
+    /// Sends the close and waits for the client's, so that what was sent before arrives.
+    async fn say_goodbye(&mut self, frame: CloseFrame) -> Result<(), axum::Error> {
+        self.socket.send(Message::Close(Some(frame))).await?;
+        while let Some(Ok(_)) = self.socket.recv().await {}
+        Ok(())
+    }
+
+    /// Finds out who it is, by the request or by its first frame, and opens the session.
+    async fn begin(
+        &mut self,
+        principal: Option<Result<Principal, Problem>>,
+        mut topics: Vec<Subscription>,
+        mut cursor: Option<Cursor>,
+    ) -> Result<Session, End> {
+        let closed = |problem: Problem| {
+            tracing::debug!(reason = problem.sentence(), "a session was not opened");
+            Some(Close::from(&problem))
+        };
+        let principal = match principal {
+            Some(principal) => principal.map_err(closed)?,
+            None => {
+                let text = self.hello().await?;
+                let frame = ClientFrame::read(&text).map_err(closed)?;
+                let Operation::Hello { token, topics: wanted, cursor: own } =
+                    frame.operation.map_err(closed)?
+                else {
+                    return Err(Some(Close::Unauthenticated));
+                };
+                topics.extend(wanted);
+                cursor = own.or(cursor);
+                let authenticated = self.api.inner.auth.authenticate(token.as_deref(), None).await;
+                authenticated.map_err(|error| closed(Problem::unauthenticated(&error)))?
+            }
+        };
+        let opened = Session::open(&self.api, principal, topics, cursor).await;
+        let session = opened.map_err(closed)?;
+        self.send(session.welcome()).await?;
+        Ok(session)
+    }
+
+    async fn hello(&mut self) -> Result<Utf8Bytes, End> {
+        match timeout(HELLO_TIMEOUT, self.socket.recv()).await {
+            Err(_) => Err(Some(Close::Unauthenticated)),
+            Ok(received) => match self.understand(received) {
+                Received::Text(text) => Ok(text),
+                Received::Other => Err(Some(Close::Unauthenticated)),
+                Received::End(end) => Err(end),
+            },
+        }
+    }
+
+    async fn live(&mut self, mut session: Session, guard: Option<ConnectionGuard>) -> End {
+        let settings = &self.api.inner.settings;
+        let heartbeat = settings.heartbeat;
+        // At random in the window, so that a replica that leaves does not send all away at once.
+        let farewell = settings.drain.mul_f64(rand::random_range(0.0..0.7));
+        let mut leaving = pin!(async move {
+            match &guard {
+                Some(guard) => guard.closing().cancelled().await,
+                None => std::future::pending().await,
+            }
+            tokio::time::sleep(farewell).await;
+        });
+        let mut next_heartbeat = pin!(sleep_until(Instant::now() + heartbeat));
+        let mut next_expiry = pin!(sleep_until(Instant::now()));
+        let mut publishes = FuturesUnordered::new();
+        let mut items = Vec::new();
+        let mut last_heard = Instant::now();
+        loop {
+            tokio::select! {
+                received = self.socket.recv(), if publishes.len() < PUBLISHES_MAX => {
+                    last_heard = Instant::now();
+                    match self.understand(received) {
+                        Received::Other => {}
+                        Received::End(end) => return end,
+                        Received::Text(text) => match session.receive(&text).await {
+                            Reply::Frame(text) => if let Err(end) = self.send(text).await { return end },
+                            Reply::Later(answer) => publishes.push(answer),
+                            Reply::Close(close) => return Some(close),
+                        }
+                    }
+                }
+                () = session.feed.next(&mut items) => {
+                    if let Err(end) = self.write(&mut items).await { return end }
+                }
+                Some(answer) = publishes.next() => {
+                    if let Err(end) = self.send(answer).await { return end }
+                }
+                () = next_heartbeat.as_mut() => {
+                    if last_heard.elapsed() > heartbeat * 3 {
+                        // It answered neither pings nor anything else.
+                        return Some(Close::TooSlow);
+                    }
+                    next_heartbeat.as_mut().reset(Instant::now() + heartbeat);
+                    let cursor = cursor_frame(&session.feed.cursor());
+                    let beat = [Message::Text(cursor.into()), Message::Ping(bytes::Bytes::new())];
+                    if let Err(end) = self.send_all(beat).await { return end }
+                }
+                () = next_expiry.as_mut() => {
+                    let after = match session.expiry() {
+                        Expiry::Expired => return Some(Close::Unauthenticated),
+                        Expiry::Warn => {
+                            if let Err(end) = self.send(token_expired_frame()).await { return end }
+                            Duration::from_secs(1)
+                        }
+                        Expiry::After(after) => after,
+                    };
+                    next_expiry.as_mut().reset(Instant::now() + after);
+                }
+                () = leaving.as_mut() => return Some(Close::Leaving),
+            }
+        }
+    }
+
+    fn understand(&self, received: Option<Result<Message, axum::Error>>) -> Received {
+        match received {
+            None | Some(Ok(Message::Close(_))) => Received::End(None),
+            Some(Ok(Message::Text(text))) => Received::Text(text),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Other,
+            Some(Ok(Message::Binary(_))) => Received::End(Some(Close::Malformed)),
+            Some(Err(error)) => Received::End(broken(error)),
+        }
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), End> {
+        self.send_all([Message::Text(text.into())]).await
+    }
+
+    async fn write(&mut self, items: &mut Vec<Item>) -> Result<(), End> {
+        self.send_all(items.drain(..).map(message)).await
+    }
+
+    /// Writes all of it and flushes once. A client that takes nothing for too long is let go.
+    async fn send_all(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), End> {
+        let stall = self.api.inner.settings.stall;
+        let socket = &mut self.socket;
+        let writing = async {
+            for message in messages {
+                socket.feed(message).await?;
+            }
+            socket.flush().await
+        };
+        match timeout(stall, writing).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(None),
+            Err(_) => Err(Some(Close::TooSlow)),
+        }
+    }
+}
+
+enum Received {
+    Text(Utf8Bytes),
+    /// Pings and pongs, which the library answers.
+    Other,
+    End(End),
+}
+
+/// What a client did that its socket cannot go on after.
+fn broken(error: axum::Error) -> End {
+    use tokio_tungstenite::tungstenite::Error;
+    match error.into_inner().downcast::<Error>().map(|error| *error) {
+        Ok(Error::Capacity(_)) => Some(Close::FrameTooLarge),
+        Ok(Error::Utf8(_) | Error::Protocol(_)) => Some(Close::Malformed),
+        _ => None,
+    }
+}
+
+fn message(item: Item) -> Message {
+    Message::Text(match item {
+        Item::Message { frame, cursor: true } => frame.text(),
+        Item::Message { frame, cursor: false } => frame.bare_text(),
+        Item::Replayed { from, to, count } => replayed_frame(&from, &to, count).into(),
+        Item::Reset { reason, cursor } => reset_frame(reason, &cursor).into(),
+        Item::Gap { topic, dropped } => gap_frame(&topic, dropped).into(),
+    })
+}
