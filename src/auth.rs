@@ -11,41 +11,10 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 pub use self::claims::{TokenRequest, sign};
-pub use self::keys::{KeySource, Keys};
+pub use self::keys::{KeyError, KeySource, Keys};
 use crate::clock::Clock;
+pub use crate::config::Algorithm;
 use crate::domain::{Principal, UserId};
-
-/// The algorithms that may be pinned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    Hs256,
-    Rs256,
-    Es256,
-    EdDsa,
-}
-
-impl Algorithm {
-    pub const ALL: [Algorithm; 4] =
-        [Algorithm::Hs256, Algorithm::Rs256, Algorithm::Es256, Algorithm::EdDsa];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Algorithm::Hs256 => "HS256",
-            Algorithm::Rs256 => "RS256",
-            Algorithm::Es256 => "ES256",
-            Algorithm::EdDsa => "EdDSA",
-        }
-    }
-
-    fn known(self) -> jsonwebtoken::Algorithm {
-        match self {
-            Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
-            Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
-            Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
-            Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-        }
-    }
-}
 
 #[derive(Clone)]
 pub struct AuthSettings {
@@ -93,7 +62,7 @@ struct Shared {
 }
 
 impl Authenticator {
-    pub fn new(settings: AuthSettings, clock: Clock) -> Result<Authenticator, keys::KeyError> {
+    pub fn new(settings: AuthSettings, clock: Clock) -> Result<Authenticator, KeyError> {
         let keys = settings.keys.clone().map(|source| Keys::new(source, settings.algorithm));
         let keys = keys.transpose()?;
         Ok(Authenticator { shared: Arc::new(Shared { settings, keys, clock }) })
@@ -129,6 +98,15 @@ impl Authenticator {
 
     pub fn is_dev(&self) -> bool {
         self.shared.settings.dev
+    }
+}
+
+fn known(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
+    match algorithm {
+        Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
+        Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+        Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
     }
 }
 

@@ -139,7 +139,7 @@ pub struct Feed {
 pub struct Postgres {
     /// `None`: one replica in memory.
     pub database: Option<Dsn>,
-    /// Past the pooler; the same as `database` unless set.
+    /// Past the pooler, if there is one; then `database` is the pooler's.
     pub listen_database: Option<Dsn>,
     pub pool_connections_max: usize,
     pub pool_wait: Duration,

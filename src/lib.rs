@@ -45,3 +45,7 @@ pub mod logging;
 pub mod server;
 /// What users see: HTTP, WebSocket, server-sent events.
 pub mod api;
+/// Puts the parts together into a running replica.
+pub mod app;
+/// The command line.
+pub mod cli;

@@ -37,7 +37,6 @@ pub struct LogSettings {
     pub polling_tick: Duration,
     /// How many sessions may read from the store at the same time.
     pub readers_max: usize,
-    pub page: Page,
 }
 
 /// A handle on the log, for everybody but its loop.

@@ -1,1 +1,5 @@
-fn main() {}
+//! The binary `tidings`; everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    tidings::cli::main()
+}

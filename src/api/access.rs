@@ -1,7 +1,7 @@
 //! Who asks, and from which page.
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -73,7 +73,7 @@ impl Api {
     }
 }
 
-fn bearer(value: &axum::http::HeaderValue) -> Result<String, Problem> {
+fn bearer(value: &HeaderValue) -> Result<String, Problem> {
     let text = value.to_str().ok();
     let token = text.and_then(|text| text.split_once(' ')).and_then(|(scheme, token)| {
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
 
@@ -97,13 +97,13 @@ pub struct OriginPolicy {
 impl OriginPolicy {
     /// Requests that come from no page have no Origin, and pass.
     pub fn allows(&self, headers: &HeaderMap) -> bool {
-        let text = |name| headers.get(name).and_then(|value: &axum::http::HeaderValue| value.to_str().ok());
-        let host = text(header::HOST).unwrap_or_default();
+        let text = |name: HeaderName| headers.get(name).map(HeaderValue::to_str);
+        let host = text(header::HOST).and_then(Result::ok).unwrap_or_default();
         if self.loopback_names_only && !is_loopback_name(host) {
             return false;
         }
-        let Some(origin) = headers.get(header::ORIGIN) else { return true };
-        let Ok(origin) = origin.to_str() else { return false };
+        let Some(origin) = text(header::ORIGIN) else { return true };
+        let Ok(origin) = origin else { return false };
         let same = origin.split_once("://").is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(host));
         self.any || same || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }

@@ -81,10 +81,6 @@ impl Session {
         )
     }
 
-    pub fn id(&self) -> &str {
-        &self.id
-    }
-
     /// One frame of the client.
     pub async fn receive(&mut self, text: &str) -> Reply {
         if !self.rate.allows_one() {

@@ -13,7 +13,7 @@ use jsonwebtoken::jwk::{JwkSet, PublicKeyUse};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{Algorithm, AuthError};
+use super::{Algorithm, AuthError, known};
 
 /// How long after a fetch an unknown key may cause the next one.
 const FETCH_PAUSE: Duration = Duration::from_secs(10);
@@ -163,7 +163,7 @@ impl Fetched {
             let family = key.family();
             family
                 .algorithms()
-                .contains(&self.algorithm.known())
+                .contains(&known(self.algorithm))
                 .then(|| Named { id: jwk.common.key_id.clone(), key })
         };
         Ok(set.keys.iter().filter(fits).filter_map(named).collect())

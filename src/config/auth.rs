@@ -37,6 +37,17 @@ pub enum Algorithm {
     EdDsa,
 }
 
+impl Algorithm {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Algorithm::Hs256 => "HS256",
+            Algorithm::Rs256 => "RS256",
+            Algorithm::Es256 => "ES256",
+            Algorithm::EdDsa => "EdDSA",
+        }
+    }
+}
+
 impl Auth {
     /// Nobody could be let in: without `dev` such a server would answer 401 for ever.
     pub fn is_empty(&self) -> bool {

@@ -192,7 +192,7 @@ fn postgres(
         }
     };
     let database = read("database_url", Dsn::in_environment(env).then_some(""));
-    let listen_database = read("listen_database_url", None).or_else(|| database.clone());
+    let listen_database = read("listen_database_url", None);
     Postgres {
         database,
         listen_database,

@@ -1,0 +1,317 @@
+//! Puts the parts together into a running replica. Only here (and in tests) are implementations named.
+
+mod parts;
+mod signals;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, watch};
+
+use self::parts::{Backend, Schema};
+use crate::api::limits::{Limits, OriginPolicy};
+use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::config::{Config, Origins};
+use crate::hub::{Hub, QueueSettings};
+use crate::log::{Log, LogSettings};
+use crate::metrics::Metrics;
+use crate::publish::{PublishSettings, publisher};
+use crate::recovery::{Recovery, RecoverySettings};
+use crate::server::{Bounds, Server};
+use crate::store::Page;
+use crate::supervise::{Policy, Shutdown, Supervisor};
+
+/// How many events of the bus may wait for the log; with more the listener waits, and Postgres keeps them.
+const BUS_EVENTS_MAX: usize = 1_024;
+
+/// How long loops have to end after the last connection is gone.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the keys behind a URL are fetched anew.
+const KEYS_REFRESH: Duration = Duration::from_secs(300);
+
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error("nobody could be let in: set TIDINGS_API_KEYS or a key for tokens (TIDINGS_JWT_SECRET, TIDINGS_JWT_PUBLIC_KEY_FILE, TIDINGS_JWKS_URL), or try things out with --dev")]
+    NobodyMayEnter,
+    #[error("cannot listen on {address}: {reason}")]
+    Listen { address: std::net::SocketAddr, reason: std::io::Error },
+    #[error(transparent)]
+    Keys(#[from] crate::auth::KeyError),
+    #[error("{file}: {reason}")]
+    KeyFile { file: String, reason: std::io::Error },
+    #[error(transparent)]
+    Dsn(#[from] crate::dsn::DsnError),
+}
+
+/// A replica that listens.
+pub struct Replica {
+    pub shutdown: Shutdown,
+    pub address: std::net::SocketAddr,
+    pub ops_address: Option<std::net::SocketAddr>,
+    pub log: Log,
+    server: Server,
+    ops: Option<Server>,
+    supervisor: Supervisor,
+}
+
+impl Replica {
+    /// Starts the loops and binds the addresses. Postgres may come later.
+    pub async fn start(config: &Config, clock: Clock) -> Result<Replica, AppError> {
+        if config.auth.is_empty() && !config.dev {
+            return Err(AppError::NobodyMayEnter);
+        }
+        let metrics = Metrics::new();
+        let shutdown = Shutdown::new();
+        let supervisor = Supervisor::new(shutdown.clone(), metrics.clone());
+        let backend = Backend::new(config, &clock)?;
+        let hub = Hub::new(queue_settings(config), metrics.hub.clone());
+        let (log, log_loop) = Log::new(
+            log_settings(config),
+            backend.store.clone(),
+            hub.clone(),
+            clock.clone(),
+            metrics.clone(),
+        );
+        let (publisher, lanes, signal_loop) = publisher(
+            publish_settings(config),
+            config.publish.lanes,
+            &backend.store,
+            backend.bus.clone(),
+            &log,
+            metrics.clone(),
+        );
+        let auth = Authenticator::new(parts::auth_settings(config)?, clock.clone())?;
+        let (schema_known, schema) = watch::channel(SchemaCheck::Unknown);
+        let api = Api::new(Inner {
+            settings: api_settings(config),
+            auth: auth.clone(),
+            log: log.clone(),
+            hub,
+            publisher,
+            metrics: metrics.clone(),
+            clock,
+            shutdown: shutdown.clone(),
+            schema: schema.clone(),
+            limits: Limits::default(),
+            started: tokio::time::Instant::now(),
+        });
+
+        // The listener binds before the loops start: what fails at once should leave nothing behind.
+        let bounds = Bounds::from(&config.server);
+        let (router, ops) = match config.server.ops_listen {
+            None => (api.router().merge(api.ops_router()), None),
+            Some(address) => {
+                let ops = Server::bind(address, api.ops_router(), bounds, metrics.clone());
+                (api.router(), Some(ops.map_err(|reason| AppError::Listen { address, reason })?))
+            }
+        };
+        let address = config.server.listen;
+        let server = Server::bind(address, router, bounds, metrics.clone())
+            .map_err(|reason| AppError::Listen { address, reason })?;
+        let bound = |server: &Server, address| {
+            server.local_addr().map_err(|reason| AppError::Listen { address, reason })
+        };
+        let ops_address = match (&ops, config.server.ops_listen) {
+            (Some(ops), Some(address)) => Some(bound(ops, address)?),
+            _ => None,
+        };
+        let address = bound(&server, address)?;
+
+        start_schema(&supervisor, backend.schema, schema_known);
+        let (events, heard) = mpsc::channel(BUS_EVENTS_MAX);
+        let bus = backend.bus.clone();
+        let ready = schema.clone();
+        supervisor.start("bus", Policy::Restart, move |shutdown| {
+            let (bus, events, mut ready) = (bus.clone(), events.clone(), ready.clone());
+            async move {
+                tokio::select! {
+                    () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
+                    _ = ready.wait_for(|schema| *schema == SchemaCheck::Right) => {}
+                }
+                bus.listen(events, shutdown.stopping).await;
+                Ok(())
+            }
+        });
+        let log_loop = Arc::new(Mutex::new((log_loop, heard)));
+        let bus = backend.bus;
+        let ready = schema.clone();
+        supervisor.start("log", Policy::Restart, move |shutdown| {
+            let (log_loop, bus, mut ready) = (log_loop.clone(), bus.clone(), ready.clone());
+            async move {
+                tokio::select! {
+                    () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
+                    _ = ready.wait_for(|schema| *schema == SchemaCheck::Right) => {}
+                }
+                let (log_loop, heard) = &mut *log_loop.lock().await;
+                log_loop.run(&*bus, heard, &shutdown.stopping).await;
+                Ok(())
+            }
+        });
+        for lane in lanes {
+            let lane = Arc::new(Mutex::new(lane));
+            supervisor.start("lane", Policy::Restart, move |shutdown| {
+                let lane = lane.clone();
+                async move { lane.lock().await.run(&shutdown.stopping).await }
+            });
+        }
+        let signal_loop = Arc::new(Mutex::new(signal_loop));
+        supervisor.start("signals", Policy::Restart, move |shutdown| {
+            let signal_loop = signal_loop.clone();
+            async move {
+                signal_loop.lock().await.run(&shutdown.stopping).await;
+                Ok::<(), String>(())
+            }
+        });
+        let recovery =
+            Recovery::new(RecoverySettings::default(), backend.upkeep, log.clone(), metrics);
+        let recovery = Arc::new(Mutex::new(recovery));
+        supervisor.start("recovery", Policy::Restart, move |shutdown| {
+            let (recovery, mut ready) = (recovery.clone(), schema.clone());
+            async move {
+                tokio::select! {
+                    () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
+                    _ = ready.wait_for(|schema| *schema == SchemaCheck::Right) => {}
+                }
+                recovery.lock().await.run(&shutdown.stopping).await;
+                Ok(())
+            }
+        });
+        supervisor.start("keys", Policy::Restart, move |shutdown| {
+            let auth = auth.clone();
+            async move {
+                loop {
+                    auth.refresh().await;
+                    tokio::select! {
+                        () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
+                        () = tokio::time::sleep(KEYS_REFRESH) => {}
+                    }
+                }
+            }
+        });
+        Ok(Replica { shutdown, address, ops_address, log, server, ops, supervisor })
+    }
+
+    /// Serves until told to leave, then drains. Returns the exit code.
+    pub async fn run(self) -> u8 {
+        let Replica { shutdown, server, ops, supervisor, .. } = self;
+        let ops = async {
+            // Health is told to the end, so that a balancer sees the replica leave.
+            let stop = Shutdown { draining: shutdown.stopping.clone(), ..shutdown.clone() };
+            match ops {
+                Some(ops) => {
+                    ops.run(stop).await;
+                }
+                None => shutdown.stopping.cancelled().await,
+            }
+        };
+        let serve = async {
+            let served = server.run(shutdown.clone()).await;
+            if served.aborted > 0 {
+                tracing::warn!(connections = served.aborted, "cut off at the end of the drain");
+            }
+            shutdown.stop();
+        };
+        tokio::join!(serve, ops);
+        let ending = supervisor.join_all(STOP_TIMEOUT).await;
+        tracing::info!(code = ending.exit_code(), "left");
+        ending.exit_code()
+    }
+}
+
+/// Runs a replica as a process: until a signal tells it to leave.
+pub async fn serve(config: &Config) -> Result<u8, AppError> {
+    let replica = Replica::start(config, Clock::system()).await?;
+    tracing::info!(
+        replica = config.replica.as_str(),
+        address = %replica.address,
+        mode = if config.postgres.database.is_some() { "postgres" } else { "memory" },
+        "listening"
+    );
+    let leave = signals::watch(replica.shutdown.clone());
+    tokio::select! {
+        code = replica.run() => Ok(code),
+        code = leave => Ok(code),
+    }
+}
+
+/// Brings the schema up, however long it takes until Postgres can be reached.
+fn start_schema(
+    supervisor: &Supervisor,
+    schema: Schema,
+    known: watch::Sender<SchemaCheck>,
+) {
+    let schema = Arc::new(schema);
+    let known = Arc::new(known);
+    supervisor.start("schema", Policy::Restart, move |shutdown| {
+        let (schema, known) = (schema.clone(), known.clone());
+        async move {
+            tokio::select! {
+                () = shutdown.stopping.cancelled() => Ok(()),
+                result = schema.bring_up(&known) => result,
+            }
+        }
+    });
+}
+
+fn queue_settings(config: &Config) -> QueueSettings {
+    QueueSettings {
+        messages_max: config.hub.session_queue_messages_max,
+        bytes_max: config.hub.session_queue_bytes_max,
+    }
+}
+
+fn log_settings(config: &Config) -> LogSettings {
+    LogSettings {
+        ring_messages_max: config.log.ring_messages_max,
+        ring_bytes_max: config.log.ring_bytes_max,
+        tick: config.log.tick,
+        polling_tick: config.bus.polling_tick,
+        readers_max: config.feed.replay_readers_max,
+    }
+}
+
+fn publish_settings(config: &Config) -> PublishSettings {
+    PublishSettings {
+        intake_messages_max: config.publish.intake_messages_max,
+        intake_bytes_max: config.publish.intake_bytes_max,
+        batch_messages_max: config.limits.batch_messages_max,
+        batch_bytes_max: config.publish.batch_bytes_max,
+        timeout: config.publish.timeout,
+    }
+}
+
+fn api_settings(config: &Config) -> ApiSettings {
+    let origins = OriginPolicy {
+        any: config.server.allowed_origins == Origins::Any,
+        origins: match &config.server.allowed_origins {
+            Origins::Listed(origins) => origins.clone(),
+            _ => Vec::new(),
+        },
+        loopback_names_only: config.dev,
+    };
+    ApiSettings {
+        replica: config.replica.to_string(),
+        origins,
+        data_bytes_max: config.limits.data_bytes_max,
+        batch_messages_max: config.limits.batch_messages_max,
+        body_bytes_max: config.limits.body_bytes_max,
+        frame_bytes_max: config.limits.frame_bytes_max,
+        frames_per_s_max: config.limits.frames_per_s_max,
+        sessions_max: config.hub.sessions_max,
+        sessions_per_user_max: config.hub.sessions_per_user_max,
+        topics_per_session_max: config.limits.topics_per_session_max,
+        history_limit_max: config.limits.history_limit_max,
+        long_poll_max: config.limits.long_poll_max,
+        heartbeat: config.hub.heartbeat,
+        stall: config.hub.stall,
+        drain: config.server.drain,
+        retention_s: parts::seconds(config.postgres.retention),
+        page: Page {
+            messages_max: config.feed.page_messages_max,
+            bytes_max: config.feed.page_bytes_max,
+        },
+    }
+}

@@ -1,0 +1,173 @@
+//! What a replica is made of, by mode: in memory, or over Postgres.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::AppError;
+use crate::api::SchemaCheck;
+use crate::auth::{AuthSettings, KeySource};
+use crate::bus::Bus;
+use crate::bus::memory::MemoryBus;
+use crate::bus::postgres::PostgresBus;
+use crate::clock::Clock;
+use crate::config::{Config, Keys};
+use crate::dsn::{Dsn, DsnError};
+use crate::store::memory::{MemorySettings, MemoryStore};
+use crate::store::postgres::connect::Connector;
+use crate::store::postgres::database::PoolSettings;
+use crate::store::postgres::migrate::{MigrateError, migrate};
+use crate::store::postgres::{PostgresSettings, PostgresStore};
+use crate::store::{LogStore, Upkeep};
+
+/// What memory mode keeps: enough for trying out and for tests, whatever the retention.
+const MEMORY_MESSAGES_MAX: usize = 1_000_000;
+const MEMORY_BYTES_MAX: usize = 512 << 20;
+
+/// How long to leave a database alone whose schema could not be brought up.
+const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub struct Backend {
+    pub store: Arc<dyn LogStore>,
+    pub bus: Arc<dyn Bus>,
+    pub upkeep: Arc<dyn Upkeep>,
+    pub schema: Schema,
+}
+
+/// What must be there before the log can be used.
+pub enum Schema {
+    NotNeeded,
+    Postgres { connector: Connector, store: PostgresStore },
+}
+
+impl Backend {
+    pub fn new(config: &Config, clock: &Clock) -> Result<Backend, AppError> {
+        match &config.postgres.database {
+            None => Ok(Backend::in_memory(config, clock)),
+            Some(database) => Backend::in_postgres(config, database),
+        }
+    }
+
+    fn in_memory(config: &Config, clock: &Clock) -> Backend {
+        let bus = MemoryBus::default();
+        let settings = MemorySettings {
+            messages_max: MEMORY_MESSAGES_MAX,
+            bytes_max: MEMORY_BYTES_MAX,
+            retention_s: seconds(config.postgres.retention),
+            idempotency_s: seconds(config.publish.idempotency),
+        };
+        let store = MemoryStore::new(settings, clock.clone(), bus.clone());
+        Backend {
+            store: Arc::new(store.clone()),
+            bus: Arc::new(bus),
+            upkeep: Arc::new(store),
+            schema: Schema::NotNeeded,
+        }
+    }
+
+    fn in_postgres(config: &Config, database: &Dsn) -> Result<Backend, AppError> {
+        let connector = connector(config, database)?;
+        let settings = PostgresSettings {
+            replica: config.replica.to_string(),
+            pool: PoolSettings {
+                connections_max: config.postgres.pool_connections_max,
+                wait: config.postgres.pool_wait,
+                statement_timeout: config.postgres.statement_timeout,
+                // A listener of its own means that the way there leads through a pooler.
+                prepare: config.postgres.listen_database.is_none(),
+            },
+            retention_s: seconds(config.postgres.retention),
+            partition_rows: u32::try_from(config.postgres.partition_rows).unwrap_or(u32::MAX),
+            data_bytes_max: u32::try_from(config.limits.data_bytes_max).unwrap_or(u32::MAX),
+            idempotency_s: seconds(config.publish.idempotency),
+        };
+        let store = PostgresStore::new(connector.clone(), settings);
+        let listener = match &config.postgres.listen_database {
+            Some(listen) => self::connector(config, listen)?,
+            None => connector.clone(),
+        };
+        // Two processes may bear one name; what they send must still be told apart.
+        let origin = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
+        let bus =
+            PostgresBus::new(listener, store.database().clone(), &origin, config.bus.pulse);
+        Ok(Backend {
+            store: Arc::new(store.clone()),
+            bus: Arc::new(bus),
+            upkeep: Arc::new(store.clone()),
+            schema: Schema::Postgres { connector, store },
+        })
+    }
+}
+
+/// Connections under the replica's name.
+pub fn connector(config: &Config, dsn: &Dsn) -> Result<Connector, DsnError> {
+    let dsn = dsn.clone().named(&format!("tidings/{}", config.replica));
+    let tls = match dsn.tls()? {
+        Some(tls) => tls,
+        None => no_tls(),
+    };
+    Ok(Connector::new(dsn.config().clone(), tls, CONNECT_TIMEOUT))
+}
+
+/// For connections that ask for no TLS: it trusts nobody, and is never used.
+fn no_tls() -> rustls::ClientConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows the default versions")
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
+}
+
+impl Schema {
+    /// Returns when the schema is right.
+    pub async fn bring_up(&self, known: &watch::Sender<SchemaCheck>) -> Result<(), String> {
+        if let Schema::Postgres { connector, store } = self {
+            loop {
+                match migrate(connector).await {
+                    Ok(_) => break,
+                    Err(MigrateError::Store(error)) => {
+                        tracing::warn!(%error, "Postgres cannot be used yet; trying again");
+                    }
+                    Err(error) => {
+                        known.send_replace(SchemaCheck::Behind);
+                        tracing::error!(%error, "the schema cannot be brought up; trying again");
+                    }
+                }
+                tokio::time::sleep(SCHEMA_RETRY).await;
+            }
+            store.settings_store().await.map_err(|error| error.to_string())?;
+        }
+        known.send_replace(SchemaCheck::Right);
+        Ok(())
+    }
+}
+
+pub fn auth_settings(config: &Config) -> Result<AuthSettings, AppError> {
+    let keys = match &config.auth.keys {
+        None => None,
+        Some(Keys::Secret(secret)) => Some(KeySource::Secret(secret.expose().to_owned())),
+        Some(Keys::JwksUrl(url)) => Some(KeySource::Jwks(url.clone())),
+        Some(Keys::PublicKeyFile(path)) => {
+            let file = path.display().to_string();
+            let read = std::fs::read(path);
+            Some(KeySource::Pem(read.map_err(|reason| AppError::KeyFile { file, reason })?))
+        }
+    };
+    Ok(AuthSettings {
+        api_keys: config.auth.api_keys.iter().map(|key| key.expose().to_owned()).collect(),
+        keys,
+        algorithm: config.auth.algorithm,
+        issuer: config.auth.issuer.clone(),
+        audience: config.auth.audience.clone(),
+        dev: config.dev,
+    })
+}
+
+pub fn seconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_secs()).unwrap_or(u32::MAX)
+}
