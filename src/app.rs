@@ -34,7 +34,9 @@ const KEYS_REFRESH: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
-    #[error("nobody could be let in: set TIDINGS_API_KEYS or a key for tokens (TIDINGS_JWT_SECRET, TIDINGS_JWT_PUBLIC_KEY_FILE, TIDINGS_JWKS_URL), or try things out with --dev")]
+    #[error(
+        "nobody could be let in: set TIDINGS_API_KEYS or a key for tokens (TIDINGS_JWT_SECRET, TIDINGS_JWT_PUBLIC_KEY_FILE, TIDINGS_JWKS_URL), or try things out with --dev"
+    )]
     NobodyMayEnter,
     #[error("cannot listen on {address}: {reason}")]
     Listen { address: std::net::SocketAddr, reason: std::io::Error },
@@ -238,11 +240,7 @@ pub async fn serve(config: &Config) -> Result<u8, AppError> {
 }
 
 /// Brings the schema up, however long it takes until Postgres can be reached.
-fn start_schema(
-    supervisor: &Supervisor,
-    schema: Schema,
-    known: watch::Sender<SchemaCheck>,
-) {
+fn start_schema(supervisor: &Supervisor, schema: Schema, known: watch::Sender<SchemaCheck>) {
     let schema = Arc::new(schema);
     let known = Arc::new(known);
     supervisor.start("schema", Policy::Restart, move |shutdown| {

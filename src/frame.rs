@@ -181,7 +181,9 @@ mod tests {
     fn a_signal_has_no_seq_and_no_cursor() {
         let signal = Message { seq: None, class: Class::Signal, ..message("1") };
         let frame = Frame::new(&signal, &Epoch::parse("k3f9").unwrap());
-        assert!(frame.text().starts_with(r#"{"type":"message","topic":"order:7","seq":null,"kind""#));
+        assert!(
+            frame.text().starts_with(r#"{"type":"message","topic":"order:7","seq":null,"kind""#)
+        );
         assert_eq!(frame.cursor_text(), None);
         assert_eq!(frame.text(), frame.bare_text());
         assert!(frame.sse().starts_with(b"data: {"));

@@ -13,28 +13,34 @@ pub mod metrics;
 /// The lives of loops: who runs, who is started again, and how everything ends.
 pub mod supervise;
 
+/// What carries wake-ups between replicas: a contract, in memory and in Postgres.
+pub mod bus;
 /// What goes through NOTIFY.
 pub mod notification;
 /// What keeps the log: a contract, in memory and in Postgres.
 pub mod store;
-/// What carries wake-ups between replicas: a contract, in memory and in Postgres.
-pub mod bus;
 
+/// Who speaks: API keys and JWTs become principals.
+pub mod auth;
+/// What one session receives: a cursor over the log, live as long as it keeps up.
+pub mod feed;
 /// A message encoded once for all its receivers.
 pub mod frame;
 /// From topics to sessions, without waiting for anybody.
 pub mod hub;
 /// The replica's own reading of the log: applied in order, the last of it in memory.
 pub mod log;
-/// What one session receives: a cursor over the log, live as long as it keeps up.
-pub mod feed;
 /// Takes messages in, commits them in batches, answers when they are durable.
 pub mod publish;
 /// What is found again: the outbox, retention.
 pub mod recovery;
-/// Who speaks: API keys and JWTs become principals.
-pub mod auth;
 
+/// What users see: HTTP, WebSocket, server-sent events.
+pub mod api;
+/// Puts the parts together into a running replica.
+pub mod app;
+/// The command line.
+pub mod cli;
 /// The settings: one catalogue, three places to set them, one typed result.
 pub mod config;
 /// Connection strings as managed Postgres hands them out.
@@ -43,9 +49,3 @@ pub mod dsn;
 pub mod logging;
 /// The accept loop: every connection is counted, bounded in time and memory, and accounted for.
 pub mod server;
-/// What users see: HTTP, WebSocket, server-sent events.
-pub mod api;
-/// Puts the parts together into a running replica.
-pub mod app;
-/// The command line.
-pub mod cli;

@@ -74,8 +74,7 @@ pub fn parts(drafts: &[Draft]) -> Vec<Part> {
             },
             Some(item) => match parts.last_mut() {
                 Some(part)
-                    if part.body != RANGE_ONLY
-                        && part.body.len() + item.len() < BODY_BYTES_MAX =>
+                    if part.body != RANGE_ONLY && part.body.len() + item.len() < BODY_BYTES_MAX =>
                 {
                     part.body.pop();
                     part.body.push(',');
@@ -270,8 +269,20 @@ mod tests {
     #[test]
     fn what_is_no_notification_is_refused() {
         for text in [
-            "", "x", "a", "a e 1 2 3", "a e 2 1 0 -", "a e 0 0 0 -", "a E 1 1 0 -", "a e 1 1 0 [",
-            "a e 1 1 0 []", "a e 1 1 0 [[\"a b\",1,null,0,null,1,null]]", "s", "s r 1 {}", "p", "p r x",
+            "",
+            "x",
+            "a",
+            "a e 1 2 3",
+            "a e 2 1 0 -",
+            "a e 0 0 0 -",
+            "a E 1 1 0 -",
+            "a e 1 1 0 [",
+            "a e 1 1 0 []",
+            "a e 1 1 0 [[\"a b\",1,null,0,null,1,null]]",
+            "s",
+            "s r 1 {}",
+            "p",
+            "p r x",
             "a e 1 1 0 [[\"a\",1,null,9,null,1,null]]",
         ] {
             assert!(parse(text).is_err(), "{text:?}");

@@ -145,7 +145,7 @@ impl Publisher {
             Err(error) => {
                 let reason = error.name();
                 self.shared.metrics.publish.refused.get_or_create(&reason.into()).inc();
-            },
+            }
         }
         result
     }
@@ -181,8 +181,7 @@ impl Publisher {
             let size = u32::try_from(size).map_err(|_| PublishError::Full)?;
             semaphore.clone().try_acquire_many_owned(size).map_err(|_| PublishError::Full)
         };
-        let places =
-            (place(&shared.messages, drafts.len())?, place(&shared.bytes, weight_bytes)?);
+        let places = (place(&shared.messages, drafts.len())?, place(&shared.bytes, weight_bytes)?);
         let (answer, answered) = oneshot::channel();
         let request = Request { drafts, weight_bytes, answer, _place: places };
         shared.requests.try_send(request).map_err(|error| refused(&error))?;

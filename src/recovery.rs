@@ -83,9 +83,7 @@ impl Recovery {
             self.metrics.recovery.outbox_relayed.inc_by(relayed.taken);
             if let Some((first, last)) = relayed.range {
                 let epoch = relayed.epoch;
-                self.log
-                    .announce_own(Announcement { epoch, first, last, messages: None })
-                    .await;
+                self.log.announce_own(Announcement { epoch, first, last, messages: None }).await;
             }
         }
         Ok(())

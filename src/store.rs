@@ -65,9 +65,7 @@ impl Appended {
     /// The new messages of the batch, as every other replica will see them.
     pub fn messages(&self, drafts: &[Draft]) -> Vec<Message> {
         let pairs = drafts.iter().zip(&self.placed).filter(|(_, placed)| !placed.duplicate);
-        pairs
-            .map(|(draft, placed)| Message::from_draft(draft, Some(placed.seq), self.at))
-            .collect()
+        pairs.map(|(draft, placed)| Message::from_draft(draft, Some(placed.seq), self.at)).collect()
     }
 }
 

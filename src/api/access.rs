@@ -15,7 +15,8 @@ pub async fn check_origin(State(api): State<Api>, request: Request, next: Next) 
     if api.inner.settings.origins.allows(request.headers()) {
         next.run(request).await
     } else {
-        let detail = "pages of this origin may not use this server; see the setting allowed_origins";
+        let detail =
+            "pages of this origin may not use this server; see the setting allowed_origins";
         Problem::forbidden(detail).into_response()
     }
 }
@@ -57,9 +58,9 @@ impl Api {
 
     pub fn may_subscribe(&self, principal: &Principal, wanted: &[Pattern]) -> Result<(), Problem> {
         match wanted.iter().find(|pattern| !principal.may_subscribe(pattern)) {
-            Some(pattern) => {
-                Err(Problem::forbidden(format!("the token does not allow to subscribe to {pattern}")))
-            }
+            Some(pattern) => Err(Problem::forbidden(format!(
+                "the token does not allow to subscribe to {pattern}"
+            ))),
             None => Ok(()),
         }
     }

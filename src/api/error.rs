@@ -82,10 +82,7 @@ impl Problem {
 
     pub fn too_many(detail: impl Into<String>) -> Problem {
         let retry_after_s = Some(1);
-        Problem {
-            retry_after_s,
-            ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many", detail)
-        }
+        Problem { retry_after_s, ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many", detail) }
     }
 
     pub fn unavailable(detail: impl Into<String>, retry_after_s: u32) -> Problem {
@@ -111,8 +108,11 @@ impl Problem {
 
     /// The text for it in an `error` frame, where fields have no place of their own.
     pub fn sentence(&self) -> String {
-        let fields: Vec<String> =
-            self.errors.iter().map(|error| format!("{}: {}", error.pointer, error.detail)).collect();
+        let fields: Vec<String> = self
+            .errors
+            .iter()
+            .map(|error| format!("{}: {}", error.pointer, error.detail))
+            .collect();
         if fields.is_empty() { self.detail.clone() } else { fields.join("; ") }
     }
 }
@@ -177,9 +177,7 @@ impl From<FeedError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
         match error {
-            StoreError::Unavailable(_) => {
-                Problem::unavailable("the log cannot be reached", 1)
-            }
+            StoreError::Unavailable(_) => Problem::unavailable("the log cannot be reached", 1),
             error => Problem::refused(error.to_string()),
         }
     }

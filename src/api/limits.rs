@@ -104,7 +104,8 @@ impl OriginPolicy {
         }
         let Some(origin) = text(header::ORIGIN) else { return true };
         let Ok(origin) = origin else { return false };
-        let same = origin.split_once("://").is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(host));
+        let same =
+            origin.split_once("://").is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(host));
         self.any || same || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }
 }

@@ -34,7 +34,10 @@ pub async fn publish(
     let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
         value.to_str().is_ok_and(|text| {
             let essence = text.split(';').next().unwrap_or_default().trim();
-            essence.eq_ignore_ascii_case("application/json")
+            // The second is what curl says of any body; the origin was checked, so no page hides behind it.
+            ["application/json", "application/x-www-form-urlencoded"]
+                .iter()
+                .any(|known| essence.eq_ignore_ascii_case(known))
         })
     });
     if !is_json {
@@ -47,16 +50,21 @@ pub async fn publish(
         }
         _ => Problem::malformed("the body broke off"),
     })?;
-    let text = std::str::from_utf8(&body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
+    let text =
+        std::str::from_utf8(&body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
     let drafts = publish_body(text, api.publish_limits(), &principal)?;
     if let Some(draft) = drafts.iter().find(|draft| !principal.may_publish(&draft.topic)) {
         return Err(not_allowed(&draft.topic));
     }
     let topics: Vec<_> = drafts.iter().map(|draft| draft.topic.clone()).collect();
     let published = api.inner.publisher.publish(drafts).await?;
-    let answers: Vec<PublishedAnswer> =
-        topics.iter().zip(&published).map(|(topic, one)| PublishedAnswer::new(topic, one)).collect();
-    Ok((StatusCode::CREATED, axum::Json(serde_json::json!({ "messages": answers }))).into_response())
+    let answers: Vec<PublishedAnswer> = topics
+        .iter()
+        .zip(&published)
+        .map(|(topic, one)| PublishedAnswer::new(topic, one))
+        .collect();
+    Ok((StatusCode::CREATED, axum::Json(serde_json::json!({ "messages": answers })))
+        .into_response())
 }
 
 /// One page of what came after a place, waiting for the first message if that was asked for.

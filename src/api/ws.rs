@@ -72,7 +72,8 @@ pub async fn open(
         .max_message_size(max)
         .max_frame_size(max);
     Ok(upgrade.on_upgrade(move |socket| async move {
-        let life = Socket::new(api, socket).run(principal, topics, cursor, guard.as_deref().cloned());
+        let life =
+            Socket::new(api, socket).run(principal, topics, cursor, guard.as_deref().cloned());
         match guard {
             Some(Extension(guard)) => {
                 guard.hold(life).await;

@@ -92,8 +92,7 @@ impl Backend {
         };
         // Two processes may bear one name; what they send must still be told apart.
         let origin = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
-        let bus =
-            PostgresBus::new(listener, store.database().clone(), &origin, config.bus.pulse);
+        let bus = PostgresBus::new(listener, store.database().clone(), &origin, config.bus.pulse);
         Ok(Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),

@@ -55,10 +55,7 @@ pub fn sign(request: &TokenRequest, secret: &str) -> Result<String, AuthError> {
         exp: request.expires_at_s,
         nbf: None,
         roles: request.roles.clone(),
-        tidings: Rights {
-            subscribe: request.subscribe.clone(),
-            publish: request.publish.clone(),
-        },
+        tidings: Rights { subscribe: request.subscribe.clone(), publish: request.publish.clone() },
     };
     // What would be refused is not signed.
     principal(&claims)?;
@@ -146,8 +143,8 @@ fn check_times(claims: &Claims, now_s: i64) -> Result<(), AuthError> {
 }
 
 fn principal(claims: &Claims) -> Result<Principal, AuthError> {
-    let user = UserId::parse(&claims.sub)
-        .map_err(|error| AuthError::Claims(format!("sub: {error}")))?;
+    let user =
+        UserId::parse(&claims.sub).map_err(|error| AuthError::Claims(format!("sub: {error}")))?;
     let patterns = |list: &[String]| {
         list.iter()
             .map(|text| Pattern::parse(text))

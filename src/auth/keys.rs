@@ -86,7 +86,10 @@ impl Keys {
     }
 
     /// The keys that may have signed a token.
-    pub(super) async fn candidates(&self, id: Option<&str>) -> Result<Arc<[DecodingKey]>, AuthError> {
+    pub(super) async fn candidates(
+        &self,
+        id: Option<&str>,
+    ) -> Result<Arc<[DecodingKey]>, AuthError> {
         match self {
             Keys::Fixed(keys) => Ok(keys.clone()),
             Keys::Fetched(fetched) => {
@@ -126,10 +129,15 @@ impl Fetched {
         }
         match self.get().await {
             Ok(set) if set.is_empty() => {
-                tracing::warn!(algorithm = self.algorithm.as_str(), "the key set has no key that fits; keeping the old ones");
+                tracing::warn!(
+                    algorithm = self.algorithm.as_str(),
+                    "the key set has no key that fits; keeping the old ones"
+                );
             }
             Ok(set) => self.set.store(Arc::new(set)),
-            Err(reason) => tracing::warn!(reason, "the key set cannot be fetched; keeping the old one"),
+            Err(reason) => {
+                tracing::warn!(reason, "the key set cannot be fetched; keeping the old one")
+            }
         }
         *last = Some(Instant::now());
     }
@@ -176,8 +184,5 @@ fn from_pem(pem: &[u8], algorithm: Algorithm) -> Result<DecodingKey, KeyError> {
         Algorithm::Es256 => DecodingKey::from_ec_pem(pem),
         Algorithm::EdDsa | Algorithm::Hs256 => DecodingKey::from_ed_pem(pem),
     };
-    key.map_err(|error| KeyError::Pem {
-        algorithm: algorithm.as_str(),
-        reason: error.to_string(),
-    })
+    key.map_err(|error| KeyError::Pem { algorithm: algorithm.as_str(), reason: error.to_string() })
 }

@@ -151,7 +151,9 @@ async fn enter(shared: &Shared) -> Result<Place, StoreError> {
     let head = shared.store.head().await?;
     shared.store.barrier().await?;
     shared.note(&head);
-    let from = Seq::new(head.seq.distance_from(Seq::ZERO).saturating_sub(WARM_MESSAGES)).unwrap_or_default().max(head.oldest.previous());
+    let from = Seq::new(head.seq.distance_from(Seq::ZERO).saturating_sub(WARM_MESSAGES))
+        .unwrap_or_default()
+        .max(head.oldest.previous());
     let settings = &shared.settings;
     let position = Cursor::new(head.epoch.clone(), from);
     let mut ring = Ring::new(position, settings.ring_messages_max, settings.ring_bytes_max);

@@ -108,7 +108,12 @@ mod tests {
             Message::from_draft(&draft, Seq::new(number), Timestamp(0))
         };
         let messages = inline.then(|| (first..=last).map(message).collect());
-        Announcement { epoch: Epoch::parse("e").unwrap(), first: seq(first), last: seq(last), messages }
+        Announcement {
+            epoch: Epoch::parse("e").unwrap(),
+            first: seq(first),
+            last: seq(last),
+            messages,
+        }
     }
 
     #[test]

@@ -125,7 +125,8 @@ async fn an_idempotency_key_is_answered_and_not_doubled(subject: Subject) {
 }
 
 async fn a_batch_may_hold_its_own_duplicates(subject: Subject) {
-    let batch = [keyed("1", "k"), keyed("2", "k"), keyed("3", "l"), draft("a", "4"), keyed("5", "l")];
+    let batch =
+        [keyed("1", "k"), keyed("2", "k"), keyed("3", "l"), draft("a", "4"), keyed("5", "l")];
     let appended = append(&*subject.log, &batch).await;
     assert_eq!(seqs(&appended), [1, 1, 2, 3, 2]);
     let again = append(&*subject.log, &batch[..1]).await;
@@ -347,7 +348,10 @@ async fn publishing_from_sql_is_relayed_in_order_after_the_commit() {
         .await
         .unwrap();
     assert_eq!(store.outbox_relay().await.unwrap(), None);
-    client.batch_execute("commit; begin; select tidings.publish('a', '4'); rollback").await.unwrap();
+    client
+        .batch_execute("commit; begin; select tidings.publish('a', '4'); rollback")
+        .await
+        .unwrap();
     let relayed = store.outbox_relay().await.unwrap().unwrap();
     assert_eq!((relayed.taken, relayed.range), (3, Some((seq(1), seq(2)))));
     assert_eq!(store.outbox_relay().await.unwrap(), None);

@@ -116,13 +116,17 @@ impl<'a> Fields<'a> {
     pub fn take_reference(&mut self, faults: &mut Faults) -> Option<Reference> {
         let raw = self.raw.remove("ref")?;
         let text = raw.get();
-        let simple = text.starts_with('"') || text.starts_with('-') || text.as_bytes()[0].is_ascii_digit();
+        let simple =
+            text.starts_with('"') || text.starts_with('-') || text.as_bytes()[0].is_ascii_digit();
         if text == "null" {
             None
         } else if simple && text.len() <= REFERENCE_BYTES_MAX {
             Some(Reference(text.to_owned()))
         } else {
-            faults.malformed(&self.pointer("ref"), "must be a string or a number of at most 100 bytes");
+            faults.malformed(
+                &self.pointer("ref"),
+                "must be a string or a number of at most 100 bytes",
+            );
             None
         }
     }

@@ -15,12 +15,24 @@ pub struct ClientFrame<'a> {
 
 #[derive(Debug, PartialEq)]
 pub enum Operation<'a> {
-    Hello { token: Option<String>, topics: Vec<Subscription>, cursor: Option<Cursor> },
-    Subscribe { topics: Vec<Subscription> },
-    Unsubscribe { patterns: Vec<Pattern> },
+    Hello {
+        token: Option<String>,
+        topics: Vec<Subscription>,
+        cursor: Option<Cursor>,
+    },
+    Subscribe {
+        topics: Vec<Subscription>,
+    },
+    Unsubscribe {
+        patterns: Vec<Pattern>,
+    },
     /// The message as it stands in the frame.
-    Publish { message: &'a str },
-    Auth { token: String },
+    Publish {
+        message: &'a str,
+    },
+    Auth {
+        token: String,
+    },
     Ping,
 }
 
@@ -38,9 +50,9 @@ impl ClientFrame<'_> {
         let mut faults = Faults::default();
         let reference = fields.take_reference(&mut faults);
         let operation = operation(fields, &mut faults);
-        let operation = faults.finish().and_then(|()| {
-            operation.ok_or_else(|| Problem::malformed("the frame cannot be read"))
-        });
+        let operation = faults
+            .finish()
+            .and_then(|()| operation.ok_or_else(|| Problem::malformed("the frame cannot be read")));
         Ok(ClientFrame { reference, operation })
     }
 }
@@ -73,9 +85,9 @@ fn operation<'a>(mut fields: Fields<'a>, faults: &mut Faults) -> Option<Operatio
             }
             message.map(|message| Operation::Publish { message })
         }
-        "auth" => fields
-            .take_required("token", "a string", faults)
-            .map(|token| Operation::Auth { token }),
+        "auth" => {
+            fields.take_required("token", "a string", faults).map(|token| Operation::Auth { token })
+        }
         "ping" => Some(Operation::Ping),
         _ => {
             let known = "hello, subscribe, unsubscribe, publish, auth, ping";
@@ -99,7 +111,11 @@ fn cursor(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Cursor> {
     }
 }
 
-fn subscriptions(fields: &mut Fields<'_>, faults: &mut Faults, required: bool) -> Vec<Subscription> {
+fn subscriptions(
+    fields: &mut Fields<'_>,
+    faults: &mut Faults,
+    required: bool,
+) -> Vec<Subscription> {
     let what = "an array of topics";
     let topics: Option<Vec<&RawValue>> = match required {
         true => fields.take_required("topics", what, faults),
@@ -146,13 +162,20 @@ mod tests {
         let read = |text| ClientFrame::read(text).unwrap();
         assert_eq!(read(r#"{"op":"ping"}"#).operation, Ok(Operation::Ping));
         assert_eq!(read(r#"{"op":"ping","ref":"a\"b"}"#).reference.unwrap().as_json(), r#""a\"b""#);
-        let frame = read(r#"{"op":"subscribe","topics":["a",{"topic":"b*","cursor":"e-5"}],"cursor":"e-7"}"#);
+        let frame = read(
+            r#"{"op":"subscribe","topics":["a",{"topic":"b*","cursor":"e-5"}],"cursor":"e-7"}"#,
+        );
         let Ok(Operation::Subscribe { topics }) = frame.operation else { panic!() };
-        let shown: Vec<String> =
-            topics.iter().map(|t| format!("{} {}", t.pattern, t.cursor.as_ref().unwrap())).collect();
+        let shown: Vec<String> = topics
+            .iter()
+            .map(|t| format!("{} {}", t.pattern, t.cursor.as_ref().unwrap()))
+            .collect();
         assert_eq!(shown, ["a e-7", "b* e-5"]);
         let frame = read(r#"{"op":"publish","message":{"topic":"a", "data":1}}"#);
-        assert_eq!(frame.operation, Ok(Operation::Publish { message: r#"{"topic":"a", "data":1}"# }));
+        assert_eq!(
+            frame.operation,
+            Ok(Operation::Publish { message: r#"{"topic":"a", "data":1}"# })
+        );
     }
 
     #[test]

@@ -197,7 +197,10 @@ mod tests {
             let problem = read(text).expect_err(text);
             assert_eq!(problem.status().as_u16(), status, "{text}");
             for pointer in pointers {
-                assert!(problem.sentence().contains(&format!("{pointer}: ")), "{text}: {problem:?}");
+                assert!(
+                    problem.sentence().contains(&format!("{pointer}: ")),
+                    "{text}: {problem:?}"
+                );
             }
         }
     }

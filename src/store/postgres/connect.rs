@@ -34,9 +34,7 @@ impl Connector {
     }
 
     /// A connection whose driver the caller polls itself: for the listener.
-    pub async fn connect_raw(
-        &self,
-    ) -> Result<(Client, Connection<Socket, TlsStream>), StoreError> {
+    pub async fn connect_raw(&self) -> Result<(Client, Connection<Socket, TlsStream>), StoreError> {
         let connecting = self.config.connect(self.tls.clone());
         match tokio::time::timeout(self.timeout, connecting).await {
             Ok(connected) => connected.map_err(|error| classify(&error)),

@@ -70,9 +70,7 @@ pub async fn migrate(connector: &Connector) -> Result<Vec<&'static str>, Migrate
         let client = &client;
         async move { client.batch_execute(&text).await.map_err(|error| classify(&error)) }
     };
-    let lock = async {
-        batch(format!("select pg_advisory_lock({LOCK})")).await
-    };
+    let lock = async { batch(format!("select pg_advisory_lock({LOCK})")).await };
     // The lock goes with the connection, so a replica that dies here leaves nothing behind.
     match tokio::time::timeout(LOCK_WAIT, lock).await {
         Ok(locked) => locked?,
@@ -96,10 +94,9 @@ pub async fn migrate(connector: &Connector) -> Result<Vec<&'static str>, Migrate
             "begin; {text}; insert into tidings.migration (name, hash) values ('{name}', '{}'); commit",
             fingerprint(text)
         );
-        batch(record).await.map_err(|error| MigrateError::Failed {
-            name,
-            reason: error.to_string(),
-        })?;
+        batch(record)
+            .await
+            .map_err(|error| MigrateError::Failed { name, reason: error.to_string() })?;
         tracing::info!(migration = name, "schema migrated");
     }
     Ok(behind)

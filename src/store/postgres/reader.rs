@@ -61,8 +61,7 @@ impl LogStore for PostgresStore {
             return found(&rows, after, until, page);
         }
         let until = until.min(after.plus(PREFIX_WINDOW));
-        let params: Params =
-            &[&after.to_db(), &until.to_db(), &limit, &bytes, &topics, &prefixes];
+        let params: Params = &[&after.to_db(), &until.to_db(), &limit, &bytes, &topics, &prefixes];
         let rows = self.database.rows(&query::MESSAGE_PREFIXES, params).await?;
         found(&rows, after, until, page)
     }

@@ -167,8 +167,16 @@ impl PostgresWriter {
         let number = self.batch + 1;
         let columns = Columns::new(drafts);
         let params: Params = &[
-            &slot.number, &slot.fence, &number, &columns.topics, &columns.datas, &columns.kinds,
-            &columns.classes, &columns.keys, &columns.priorities, &columns.ttls,
+            &slot.number,
+            &slot.fence,
+            &number,
+            &columns.topics,
+            &columns.datas,
+            &columns.kinds,
+            &columns.classes,
+            &columns.keys,
+            &columns.priorities,
+            &columns.ttls,
             &columns.idempotency_keys,
         ];
         let append = link.run(&query::LOG_APPEND, |prepared| &prepared.append, params);
