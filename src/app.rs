@@ -68,7 +68,7 @@ impl Replica {
         let metrics = Metrics::new();
         let shutdown = Shutdown::new();
         let supervisor = Supervisor::new(shutdown.clone(), metrics.clone());
-        let backend = Backend::new(config, &clock)?;
+        let backend = Backend::new(config, &clock, &metrics)?;
         let hub = Hub::new(queue_settings(config), metrics.hub.clone());
         let (log, log_loop) = Log::new(
             log_settings(config),

@@ -312,6 +312,7 @@ impl Feed {
         self.position = cursor.seq;
         self.replay = None;
         self.sides.clear();
+        self.log.reset_note(reason.as_str());
         items.push(Item::Reset { reason, cursor });
     }
 

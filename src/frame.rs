@@ -136,11 +136,11 @@ pub fn push_time(text: &mut String, at: Timestamp) {
 fn event(id: Option<&str>, json: &str) -> Bytes {
     let mut text = String::with_capacity(json.len() + 64);
     if let Some(id) = id {
-        let _ = write!(text, "id: {id}\n");
+        let _ = writeln!(text, "id: {id}");
     }
     for line in json.split('\n') {
         for line in line.trim_end_matches('\r').split('\r') {
-            let _ = write!(text, "data: {line}\n");
+            let _ = writeln!(text, "data: {line}");
         }
     }
     text.push('\n');

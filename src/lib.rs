@@ -41,6 +41,8 @@ pub mod api;
 pub mod app;
 /// The command line.
 pub mod cli;
+/// A private Postgres for tests and for `tidings demo`, found or made without being told.
+pub mod cluster;
 /// The settings: one catalogue, three places to set them, one typed result.
 pub mod config;
 /// Connection strings as managed Postgres hands them out.

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::RwLock;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 
 pub use self::apply::LogLoop;
 use self::ring::Ring;
@@ -125,8 +126,12 @@ impl Log {
 
     /// The time by the store's clock, as well as it is known.
     pub fn now(&self) -> Timestamp {
-        let offset = self.shared.clock_offset_ms.load(Ordering::Relaxed);
-        Timestamp(self.shared.clock.now().0 + offset)
+        self.shared.now()
+    }
+
+    /// Counts a session whose cursor could not be honoured.
+    pub fn reset_note(&self, reason: &'static str) {
+        self.shared.metrics.log.resets.get_or_create(&reason.into()).inc();
     }
 
     /// A batch that this replica wrote; nobody needs to read it back.
@@ -165,9 +170,10 @@ impl Log {
         if let Some(ring) = &*self.shared.ring.read()
             && let Some(read) = ring.read(patterns, after, until, page, now, RING_SCAN_MAX)
         {
+            self.shared.read_note("memory", &read);
             return Ok(read);
         }
-        let _place = self.shared.readers.acquire().await;
+        let _place = self.shared.reader().await;
         let Some(position) = self.position() else {
             return Err(StoreError::Unavailable("the log was not reached yet".to_owned()));
         };
@@ -176,7 +182,9 @@ impl Log {
         let found = self.shared.store.matching(&patterns.to_vec(), after, until, page).await?;
         let frame = |message: &Message| Arc::new(Frame::new(message, &position.epoch));
         let frames = found.messages.iter().map(frame).collect();
-        Ok(Read { frames, read_to: found.read_to, epoch: position.epoch.clone() })
+        let read = Read { frames, read_to: found.read_to, epoch: position.epoch.clone() };
+        self.shared.read_note("store", &read);
+        Ok(read)
     }
 
     /// Whether a cursor that is beyond this replica's own position can be one of this log.
@@ -193,7 +201,37 @@ impl Log {
 
     /// The place before the first message at or after a moment.
     pub async fn since(&self, moment: Timestamp) -> Result<Seq, StoreError> {
-        let _place = self.shared.readers.acquire().await;
+        let _place = self.shared.reader().await;
         self.shared.store.since(moment).await
+    }
+}
+
+impl Shared {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.clock.now().0 + self.clock_offset_ms.load(Ordering::Relaxed))
+    }
+
+    /// Waits for a place among those who read the store; the semaphore is never closed.
+    async fn reader(&self) -> Reader<'_> {
+        let place = self.readers.acquire().await.ok();
+        self.metrics.log.readers.inc();
+        Reader { _place: place, gauge: &self.metrics.log.readers }
+    }
+
+    fn read_note(&self, way: &'static str, read: &Read) {
+        let count = u64::try_from(read.frames.len()).unwrap_or(u64::MAX);
+        self.metrics.log.read.get_or_create(&way.into()).inc_by(count);
+    }
+}
+
+/// A place among those who read the store, counted.
+struct Reader<'a> {
+    _place: Option<SemaphorePermit<'a>>,
+    gauge: &'a Gauge,
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.gauge.dec();
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -24,12 +25,11 @@ pub struct Metrics {
     pub log: Arc<LogMetrics>,
     pub bus: Arc<BusMetrics>,
     pub hub: Arc<HubMetrics>,
-    pub feed: Arc<FeedMetrics>,
     pub store: Arc<StoreMetrics>,
     pub recovery: Arc<RecoveryMetrics>,
     pub server: Arc<ServerMetrics>,
     pub supervise: Arc<SuperviseMetrics>,
-    /// From the commit of a message to the write of its frame, by the replica that wrote it.
+    /// From the commit of a message to the queues of this replica's sessions.
     pub delivery_seconds: Histogram,
     registry: Arc<Registry>,
 }
@@ -43,7 +43,6 @@ impl Metrics {
             log: Arc::new(LogMetrics::new(&mut registry)),
             bus: Arc::new(BusMetrics::new(&mut registry)),
             hub: Arc::new(HubMetrics::new(&mut registry)),
-            feed: Arc::new(FeedMetrics::new(&mut registry)),
             store: Arc::new(StoreMetrics::new(&mut registry)),
             recovery: Arc::new(RecoveryMetrics::new(&mut registry)),
             server: Arc::new(ServerMetrics::new(&mut registry)),
@@ -51,7 +50,7 @@ impl Metrics {
             delivery_seconds: delivery_seconds.clone(),
             registry: Arc::default(),
         };
-        let help = "From the commit of a message to the write of its frame";
+        let help = "From the commit of a message to the queues of the sessions";
         registry.register("delivery_seconds", help, delivery_seconds);
         Metrics { registry: Arc::new(registry), ..metrics }
     }
@@ -150,6 +149,9 @@ part! {
         ring_bytes: Gauge, "log_ring_bytes", "What the messages kept in memory weigh";
         wakes: Family<Why, Counter>, "log_wakes", "Why the log's loop woke";
         epochs: Counter, "log_epochs", "Times that the log no longer continued what was read";
+        read: Family<Way, Counter>, "log_read", "Messages read for sessions, by where they were found";
+        readers: Gauge, "log_readers", "Sessions that read the store now";
+        resets: Family<Reason, Counter>, "log_resets", "Cursors that could not be honoured";
     }
 }
 
@@ -185,21 +187,22 @@ part! {
 }
 
 part! {
-    /// Replay from ring and store.
-    FeedMetrics {
-        replayed: Counter, "feed_replayed", "Messages that were replayed to sessions";
-        resets: Family<Reason, Counter>, "feed_resets", "Cursors that could not be honoured";
-        readers: Gauge, "feed_readers", "Replays that read the store now";
-    }
-}
-
-part! {
     /// Statements sent to the database.
     StoreMetrics {
         seconds: Family<Query, Histogram, fn() -> Histogram> = by_query(), "store_seconds",
             "How long a statement took";
         errors: Family<Query, Counter>, "store_errors", "Statements that failed";
         pool_waits: Counter, "store_pool_waits", "Requests that found no free connection in time";
+    }
+}
+
+impl StoreMetrics {
+    /// `query` is the name of a file under `sql/query`.
+    pub fn answered(&self, query: &'static str, within: Duration, well: bool) {
+        self.seconds.get_or_create(&query.into()).observe(within.as_secs_f64());
+        if !well {
+            self.errors.get_or_create(&query.into()).inc();
+        }
     }
 }
 
@@ -288,7 +291,7 @@ mod tests {
         let page = Metrics::new().encode();
         let names: Vec<&str> = page.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();
         let distinct: std::collections::HashSet<&&str> = names.iter().collect();
-        assert!(names.len() > 30, "{names:?}");
+        assert!(names.len() > 20, "{names:?}");
         assert_eq!(distinct.len(), names.len(), "{names:?}");
     }
 }

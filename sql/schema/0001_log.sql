@@ -184,7 +184,8 @@ begin
     end if;
     first_seq := before + 1;
     -- Read under the lock, so that no message is older than one before it.
-    at := clock_timestamp();
+    -- What is shown has milliseconds, so what is compared has no more.
+    at := date_trunc('milliseconds', clock_timestamp());
     if before + fresh > made then
         perform tidings.partition_make(before + fresh);
     end if;

@@ -29,6 +29,11 @@ pub async fn page(
         "uptime_s": inner.started.elapsed().as_secs(),
         "draining": inner.shutdown.draining.is_cancelled(),
         "listener": listener.as_str(),
+        "bus": {
+            "notifications": metrics.bus.notifications.get(),
+            "reconnects": metrics.bus.reconnects.get(),
+            "malformed": metrics.bus.malformed.get(),
+        },
         "sessions": inner.hub.sessions(),
         "connections": metrics.server.connections.get(),
         "subscriptions": metrics.hub.subscriptions.get(),

@@ -14,6 +14,7 @@ use crate::bus::postgres::PostgresBus;
 use crate::clock::Clock;
 use crate::config::{Config, Keys};
 use crate::dsn::{Dsn, DsnError};
+use crate::metrics::Metrics;
 use crate::store::memory::{MemorySettings, MemoryStore};
 use crate::store::postgres::connect::Connector;
 use crate::store::postgres::database::PoolSettings;
@@ -45,10 +46,10 @@ pub enum Schema {
 }
 
 impl Backend {
-    pub fn new(config: &Config, clock: &Clock) -> Result<Backend, AppError> {
+    pub fn new(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<Backend, AppError> {
         match &config.postgres.database {
             None => Ok(Backend::in_memory(config, clock)),
-            Some(database) => Backend::in_postgres(config, database),
+            Some(database) => Backend::in_postgres(config, database, metrics),
         }
     }
 
@@ -69,7 +70,11 @@ impl Backend {
         }
     }
 
-    fn in_postgres(config: &Config, database: &Dsn) -> Result<Backend, AppError> {
+    fn in_postgres(
+        config: &Config,
+        database: &Dsn,
+        metrics: &Metrics,
+    ) -> Result<Backend, AppError> {
         let connector = connector(config, database)?;
         let settings = PostgresSettings {
             replica: config.replica.to_string(),
@@ -85,14 +90,20 @@ impl Backend {
             data_bytes_max: u32::try_from(config.limits.data_bytes_max).unwrap_or(u32::MAX),
             idempotency_s: seconds(config.publish.idempotency),
         };
-        let store = PostgresStore::new(connector.clone(), settings);
+        let store = PostgresStore::new(connector.clone(), settings, metrics.store.clone());
         let listener = match &config.postgres.listen_database {
             Some(listen) => self::connector(config, listen)?,
             None => connector.clone(),
         };
         // Two processes may bear one name; what they send must still be told apart.
         let origin = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
-        let bus = PostgresBus::new(listener, store.database().clone(), &origin, config.bus.pulse);
+        let bus = PostgresBus::new(
+            listener,
+            store.database().clone(),
+            &origin,
+            config.bus.pulse,
+            metrics.bus.clone(),
+        );
         Ok(Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),

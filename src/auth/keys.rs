@@ -136,7 +136,7 @@ impl Fetched {
             }
             Ok(set) => self.set.store(Arc::new(set)),
             Err(reason) => {
-                tracing::warn!(reason, "the key set cannot be fetched; keeping the old one")
+                tracing::warn!(reason, "the key set cannot be fetched; keeping the old one");
             }
         }
         *last = Some(Instant::now());

@@ -1,1 +1,1 @@
-
+//! Tokens: what is let in, and what is refused.

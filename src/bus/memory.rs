@@ -11,10 +11,13 @@ use super::{Bus, BusError, BusEvent};
 use crate::domain::{Draft, Message, Timestamp};
 use crate::notification::Announcement;
 
+/// Whose it is, and where its events go.
+type Member = (usize, mpsc::Sender<BusEvent>);
+
 /// The wire itself; every replica has a `MemoryBus` of its own on it, made by `member`.
 #[derive(Clone, Default)]
 pub struct MemoryBus {
-    members: Arc<Mutex<Vec<(usize, mpsc::Sender<BusEvent>)>>>,
+    members: Arc<Mutex<Vec<Member>>>,
     own: usize,
 }
 

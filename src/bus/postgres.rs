@@ -12,7 +12,6 @@
 //! installation sends one pulse an interval, however many replicas it has.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -28,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Bus, BusError, BusEvent, BusState};
 use crate::domain::{Draft, Timestamp};
+use crate::metrics::BusMetrics;
 use crate::notification::{self, Notification};
 use crate::store::StoreError;
 use crate::store::postgres::connect::{Connector, TlsStream, classify};
@@ -51,6 +51,7 @@ pub struct PostgresBus {
     silence: Duration,
     suspected: Notify,
     pulses: AtomicU64,
+    metrics: Arc<BusMetrics>,
 }
 
 /// Why listening ended.
@@ -67,6 +68,7 @@ impl PostgresBus {
         database: Database,
         origin: &str,
         silence: Duration,
+        metrics: Arc<BusMetrics>,
     ) -> PostgresBus {
         PostgresBus {
             connector,
@@ -75,6 +77,7 @@ impl PostgresBus {
             silence,
             suspected: Notify::new(),
             pulses: AtomicU64::new(0),
+            metrics,
         }
     }
 
@@ -126,6 +129,7 @@ impl PostgresBus {
 
     fn understand(&self, payload: &str, pulse: &mut Pulse) -> Option<BusEvent> {
         pulse.last_heard = Instant::now();
+        self.metrics.notifications.inc();
         match notification::parse(payload) {
             Ok(Notification::Announced(announcement)) => Some(BusEvent::Announced(announcement)),
             Ok(Notification::Signals { origin, messages }) => {
@@ -140,6 +144,7 @@ impl PostgresBus {
                 None
             }
             Err(error) => {
+                self.metrics.malformed.inc();
                 tracing::warn!(%error, "not understood");
                 None
             }
@@ -199,6 +204,7 @@ impl Bus for PostgresBus {
                 () = stop.cancelled() => return,
                 () = sleep(pause) => {}
             }
+            self.metrics.reconnects.inc();
         }
     }
 
@@ -245,7 +251,7 @@ async fn listen(
 /// The question to oneself whether the listener still hears.
 struct Pulse {
     last_heard: Instant,
-    sending: Option<Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>>>,
+    sending: Option<BoxFuture<'static, Result<(), StoreError>>>,
     /// The pulse that is on its way, and until when it must be back.
     awaited: Option<(u64, Instant)>,
     heard: bool,

@@ -1,3 +1,5 @@
+//! Settings from flags, environment and file: what is read, what is refused, what is shown.
+
 use std::collections::{BTreeSet, HashMap};
 
 use super::*;
@@ -198,7 +200,7 @@ fn the_database_is_found_by_url_or_by_the_variables_of_libpq() {
     let name = Some("tidings/r1".to_owned());
     let own = Some("postgres://h/d?sslmode=prefer".to_owned());
     let by_variables = [("PGHOST", "h"), ("PGDATABASE", "d")];
-    assert_eq!(shown(&by_variables), (name.clone(), own.clone(), own.clone()));
+    assert_eq!(shown(&by_variables), (name.clone(), own.clone(), None));
     let past = Some("postgres://p:6432/d?sslmode=prefer".to_owned());
     let both = [("DATABASE_URL", "postgres://p:6432/d"), ("LISTEN_DATABASE_URL", "postgres://h/d")];
     assert_eq!(shown(&both), (name, past, own));

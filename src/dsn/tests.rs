@@ -1,3 +1,5 @@
+//! Connection strings as they are met in the wild.
+
 use super::*;
 
 fn nothing(_: &str) -> Option<String> {

@@ -172,7 +172,7 @@ proptest! {
         let mut newest: HashMap<(Topic, Option<Arc<str>>), u64> = HashMap::new();
         let mut position = 0;
         let check_cursor = |seq: u64, log: &[Arc<Frame>], had: &BTreeSet<u64>| {
-            log.iter().take(seq as usize).all(|frame| {
+            log.iter().take(usize::try_from(seq).unwrap()).all(|frame| {
                 frame.class != Class::Event || had.contains(&frame.seq.unwrap().get())
             })
         };
@@ -212,7 +212,7 @@ proptest! {
                     // As a feed does: only when nothing waits and it is behind.
                     let mut taken = Vec::new();
                     if queue.take(&mut taken, 0, 1).behind {
-                        for frame in log.iter().skip(position as usize).take(messages) {
+                        for frame in log.iter().skip(usize::try_from(position).unwrap()).take(messages) {
                             let seq = frame.seq.unwrap().get();
                             assert!(had.insert(seq), "{seq} was read twice");
                             if frame.class == Class::State {

@@ -1,3 +1,5 @@
+//! The accept loop: its bounds, and a drain that ends.
+
 use std::future::pending;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

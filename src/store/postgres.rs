@@ -18,6 +18,7 @@ use std::sync::Arc;
 use self::connect::Connector;
 use self::database::{Database, PoolSettings};
 use super::StoreError;
+use crate::metrics::StoreMetrics;
 
 /// What the log in Postgres wants to know of the settings.
 #[derive(Debug, Clone)]
@@ -39,8 +40,12 @@ pub struct PostgresStore {
 
 impl PostgresStore {
     /// Connects to nothing yet: the first statement does.
-    pub fn new(connector: Connector, settings: PostgresSettings) -> PostgresStore {
-        let database = Database::new(connector, settings.pool);
+    pub fn new(
+        connector: Connector,
+        settings: PostgresSettings,
+        metrics: Arc<StoreMetrics>,
+    ) -> PostgresStore {
+        let database = Database::new(connector, settings.pool, metrics);
         PostgresStore { database, settings: Arc::new(settings) }
     }
 

@@ -1,3 +1,5 @@
+//! Loops that end, fail, panic and hang, and what becomes of the replica.
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;

@@ -2,5 +2,9 @@
 //! replicas on one database, and over the real binary.
 
 mod contract;
+mod fleet;
+mod follower;
 mod harness;
+mod outages;
+mod replicas;
 mod schema;

@@ -7,11 +7,13 @@ use std::time::Duration;
 use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
 };
+use tokio::time::{Instant, timeout};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::connect::{Connector, classify};
 use super::query::{Params, Query};
+use crate::metrics::StoreMetrics;
 use crate::store::StoreError;
 
 #[derive(Debug, Clone, Copy)]
@@ -32,10 +34,15 @@ pub struct Database {
     statement_timeout: Duration,
     /// Turned off for good when the server turns out to forget what was prepared.
     prepare: Arc<AtomicBool>,
+    metrics: Arc<StoreMetrics>,
 }
 
 impl Database {
-    pub fn new(connector: Connector, settings: PoolSettings) -> Database {
+    pub fn new(
+        connector: Connector,
+        settings: PoolSettings,
+        metrics: Arc<StoreMetrics>,
+    ) -> Database {
         let manager = Manager::from_config(
             connector.config().clone(),
             connector.tls(),
@@ -54,6 +61,7 @@ impl Database {
             connector,
             statement_timeout: settings.statement_timeout,
             prepare: Arc::new(AtomicBool::new(settings.prepare)),
+            metrics,
         }
     }
 
@@ -76,10 +84,11 @@ impl Database {
 
     /// Runs a statement on a connection of the pool.
     pub async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
-        let connection = self.pool.get().await.map_err(|error| unavailable(&error))?;
-        match tokio::time::timeout(self.statement_timeout, self.run(&connection, query, params))
-            .await
-        {
+        let connection = self.pool.get().await.map_err(|error| self.unavailable(&error))?;
+        let asked = Instant::now();
+        let answer = timeout(self.statement_timeout, self.run(&connection, query, params)).await;
+        self.answered(query, asked.elapsed(), matches!(answer, Ok(Ok(_))));
+        match answer {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => {
                 let error = classify(&error);
@@ -103,6 +112,26 @@ impl Database {
         match (rows.pop(), rows.is_empty()) {
             (Some(row), true) => Ok(row),
             _ => Err(StoreError::Refused(format!("{} did not return one row", query.name))),
+        }
+    }
+
+    /// Counts a statement, on whatever connection it ran.
+    pub fn answered(&self, query: &Query, within: Duration, well: bool) {
+        self.metrics.answered(query.name, within, well);
+    }
+
+    fn unavailable(&self, error: &PoolError) -> StoreError {
+        match error {
+            PoolError::Backend(error) => match classify(error) {
+                // Not even connected: whatever the reason, nothing was refused.
+                StoreError::Refused(text) => StoreError::Unavailable(text),
+                error => error,
+            },
+            PoolError::Timeout(_) => {
+                self.metrics.pool_waits.inc();
+                StoreError::Unavailable("every connection is in use".to_owned())
+            }
+            error => StoreError::Unavailable(error.to_string()),
         }
     }
 
@@ -141,15 +170,4 @@ pub async fn query_unnamed(
 /// No such prepared statement, or one of that name already: a pooler shares connections.
 pub fn forgot_prepared(error: &tokio_postgres::Error) -> bool {
     error.code().is_some_and(|code| matches!(code.code(), "26000" | "42P05"))
-}
-
-fn unavailable(error: &PoolError) -> StoreError {
-    match error {
-        PoolError::Backend(error) => match classify(error) {
-            // Not even connected: whatever the reason, nothing was refused.
-            StoreError::Refused(text) => StoreError::Unavailable(text),
-            error => error,
-        },
-        error => StoreError::Unavailable(error.to_string()),
-    }
 }

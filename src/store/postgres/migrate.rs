@@ -16,7 +16,7 @@ pub const MIGRATIONS: &[(&str, &str)] =
     &[("0001_log", include_str!("../../../sql/schema/0001_log.sql"))];
 
 /// The advisory lock; the number spells "tidings" and is used for nothing else.
-const LOCK: i64 = 0x7469_6469_6e67_73;
+const LOCK: i64 = 0x0074_6964_696e_6773;
 
 /// How long to wait for another replica that migrates.
 const LOCK_WAIT: Duration = Duration::from_secs(60);

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::{BoxFuture, maybe_done};
 use futures_util::poll;
+use tokio::time::Instant;
 use tokio_postgres::{Client, Row, Statement};
 
 use super::connect::classify;
@@ -184,20 +185,25 @@ impl PostgresWriter {
         let mut barrier = pin!(maybe_done(link.barrier()));
         let mut announce =
             Box::pin(maybe_done(link.clone().announce(slot, number, notification::parts(drafts))));
+        let asked = Instant::now();
         // Polled once, in this order, each is on its way; only then are answers awaited.
         let _ = poll!(append.as_mut());
         let _ = poll!(barrier.as_mut());
         let _ = poll!(announce.as_mut());
 
         append.as_mut().await;
-        let rows = append.take_output().expect("it has just ended").map_err(|e| self.failed(&e))?;
+        let rows = append.take_output().expect("it has just ended");
+        self.database.answered(&query::LOG_APPEND, asked.elapsed(), rows.is_ok());
+        let rows = rows.map_err(|error| self.failed(&error))?;
         drop(turn);
         let appended = match rows.first() {
             Some(appended) => row::appended(appended, 0, drafts.len())?,
             None => return Err(row::corrupt("append returned nothing")),
         };
         barrier.as_mut().await;
-        barrier.take_output().expect("it has just ended").map_err(|e| self.failed(&e))?;
+        let passed = barrier.take_output().expect("it has just ended");
+        self.database.answered(&query::LOG_BARRIER, asked.elapsed(), passed.is_ok());
+        passed.map_err(|error| self.failed(&error))?;
         self.batch = number;
         self.announcing = Some(Box::pin(async move {
             announce.as_mut().await;

@@ -1,0 +1,169 @@
+//! Clients that follow topics over WebSocket, server-sent events or long poll, and come back by themselves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::fleet::until;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    WebSocket,
+    Sse,
+    LongPoll,
+}
+
+impl Way {
+    pub const ALL: [Way; 3] = [Way::WebSocket, Way::Sse, Way::LongPoll];
+}
+
+/// What one client has seen, over all its connections.
+#[derive(Debug, Default, Clone)]
+pub struct Seen {
+    /// Every message, in the order in which it came.
+    pub messages: Vec<(String, u64)>,
+    pub connects: usize,
+    pub resets: usize,
+    cursor: Option<String>,
+}
+
+pub struct Follower {
+    seen: Arc<Mutex<Seen>>,
+    task: JoinHandle<()>,
+    pub way: Way,
+}
+
+impl Follower {
+    /// Follows on the first replica that takes it, beginning now or after a cursor.
+    pub fn start(way: Way, urls: Vec<String>, topics: &str, cursor: Option<String>) -> Follower {
+        let seen = Arc::new(Mutex::new(Seen { cursor, ..Seen::default() }));
+        let (own, topics) = (seen.clone(), topics.to_owned());
+        #[expect(clippy::disallowed_methods, reason = "a client of a test, ended with it")]
+        let task = tokio::spawn(async move {
+            let mut pause = tokio::time::interval(Duration::from_millis(10));
+            for url in urls.iter().cycle() {
+                match way {
+                    Way::WebSocket => websocket(url, &topics, &own).await,
+                    Way::Sse => sse(url, &topics, &own).await,
+                    Way::LongPoll => long_poll(url, &topics, &own).await,
+                }
+                pause.tick().await;
+            }
+        });
+        Follower { seen, task, way }
+    }
+
+    pub async fn connected(&self) {
+        until("the client is connected", async || self.seen.lock().connects > 0).await;
+    }
+
+    pub fn seen(&self) -> Seen {
+        self.seen.lock().clone()
+    }
+
+    /// Waits until it has as many messages, and checks that none came twice or out of order.
+    pub async fn has(&self, count: usize) -> Seen {
+        let what = format!("{:?} has {count} messages", self.way);
+        until(&what, async || self.seen.lock().messages.len() >= count).await;
+        let seen = self.seen();
+        let mut last: HashMap<&str, u64> = HashMap::new();
+        for (topic, seq) in &seen.messages {
+            if let Some(before) = last.insert(topic, *seq) {
+                assert!(before < *seq, "{:?}: {seq} after {before} on {topic}", self.way);
+            }
+        }
+        assert_eq!(seen.messages.len(), count, "{:?} has more than was published", self.way);
+        seen
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Seen {
+    pub fn seqs(&self) -> Vec<u64> {
+        self.messages.iter().map(|(_, seq)| *seq).collect()
+    }
+}
+
+fn note(seen: &Mutex<Seen>, frame: &Value) {
+    let mut seen = seen.lock();
+    match frame["type"].as_str() {
+        Some("welcome") => {
+            seen.connects += 1;
+            if seen.cursor.is_none() {
+                seen.cursor = frame["cursor"].as_str().map(str::to_owned);
+            }
+            return;
+        }
+        Some("message") => {
+            if let Some(seq) = frame["seq"].as_u64() {
+                seen.messages.push((frame["topic"].as_str().unwrap().to_owned(), seq));
+            }
+        }
+        Some("reset") => seen.resets += 1,
+        _ => {}
+    }
+    if let Some(cursor) = frame["cursor"].as_str() {
+        seen.cursor = Some(cursor.to_owned());
+    }
+}
+
+fn address(url: &str, path: &str, topics: &str, name: &str, seen: &Mutex<Seen>) -> String {
+    let cursor = seen.lock().cursor.clone();
+    let cursor = cursor.map(|cursor| format!("&{name}={cursor}")).unwrap_or_default();
+    format!("{url}{path}?topics={topics}{cursor}")
+}
+
+async fn websocket(url: &str, topics: &str, seen: &Mutex<Seen>) {
+    let url = url.replace("http://", "ws://");
+    let address = address(&url, "/v1/ws", topics, "cursor", seen);
+    let Ok((mut socket, _)) = tokio_tungstenite::connect_async(address).await else { return };
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Text(text) = message {
+            note(seen, &serde_json::from_str(&text).unwrap());
+        }
+    }
+}
+
+async fn sse(url: &str, topics: &str, seen: &Mutex<Seen>) {
+    let address = address(url, "/v1/sse", topics, "last_event_id", seen);
+    let Ok(answer) = reqwest::get(address).await else { return };
+    let mut body = answer.bytes_stream();
+    let mut buffer = Vec::new();
+    while let Some(Ok(chunk)) = body.next().await {
+        buffer.extend_from_slice(&chunk);
+        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = buffer.drain(..=end).collect();
+            if let Some(data) = std::str::from_utf8(&line).unwrap().strip_prefix("data: ") {
+                note(seen, &serde_json::from_str(data).unwrap());
+            }
+        }
+    }
+}
+
+async fn long_poll(url: &str, topics: &str, seen: &Mutex<Seen>) {
+    loop {
+        let address = address(url, "/v1/messages", topics, "after", seen) + "&limit=50&wait_s=5";
+        let Ok(answer) = reqwest::get(address).await else { return };
+        if !answer.status().is_success() {
+            return;
+        }
+        let Ok(page) = answer.json::<Value>().await else { return };
+        for frame in page["messages"].as_array().unwrap() {
+            note(seen, frame);
+        }
+        let mut seen = seen.lock();
+        seen.cursor = page["cursor"].as_str().map(str::to_owned);
+        seen.connects += 1;
+    }
+}
