@@ -5,6 +5,7 @@ mod contract;
 mod fleet;
 mod follower;
 mod harness;
+mod idle;
 mod outages;
 mod pooler;
 mod replicas;
