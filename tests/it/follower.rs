@@ -1,6 +1,7 @@
 //! Clients that follow topics over WebSocket, server-sent events or long poll, and come back by themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::fleet::until;
+use crate::fleet::{PATIENCE, until};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -63,6 +65,36 @@ impl Follower {
         until("the client is connected", async || self.seen.lock().connects > 0).await;
     }
 
+    pub fn count(&self) -> usize {
+        self.seen.lock().messages.len()
+    }
+
+    /// Waits until it has had everything, and says what is wrong with what it had.
+    pub async fn verdict(&self, published: &[u64]) -> Verdict {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        while self.count() < published.len() && Instant::now() < deadline {
+            pause.tick().await;
+        }
+        let seen = self.seen();
+        let had: HashSet<u64> = seen.messages.iter().map(|(_, seq)| *seq).collect();
+        let mut last: HashMap<&str, u64> = HashMap::new();
+        let mut reordered = 0;
+        for (topic, seq) in &seen.messages {
+            let highest = last.entry(topic).or_default();
+            reordered += usize::from(*seq < *highest);
+            *highest = (*highest).max(*seq);
+        }
+        Verdict {
+            received: seen.messages.len(),
+            lost: published.iter().filter(|seq| !had.contains(seq)).count(),
+            doubled: seen.messages.len() - had.len(),
+            reordered,
+            resets: seen.resets,
+            connects: seen.connects,
+        }
+    }
+
     pub fn seen(&self) -> Seen {
         self.seen.lock().clone()
     }
@@ -80,6 +112,34 @@ impl Follower {
         }
         assert_eq!(seen.messages.len(), count, "{:?} has more than was published", self.way);
         seen
+    }
+}
+
+/// What one client had of what was published.
+pub struct Verdict {
+    pub received: usize,
+    pub lost: usize,
+    pub doubled: usize,
+    pub reordered: usize,
+    pub resets: usize,
+    /// Shown only: how often it had to come back.
+    pub connects: usize,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verdict { received, lost, doubled, reordered, resets, connects } = self;
+        write!(
+            f,
+            "{received} received over {connects} connections; {lost} lost, {doubled} doubled, \
+             {reordered} reordered, {resets} resets"
+        )
+    }
+}
+
+impl Verdict {
+    pub fn is_bad(&self) -> bool {
+        [self.lost, self.doubled, self.reordered, self.resets].iter().any(|count| *count > 0)
     }
 }
 

@@ -2,11 +2,14 @@
 //! replicas on one database, and over the real binary.
 
 mod contract;
+mod faults;
 mod fleet;
 mod follower;
 mod harness;
 mod idle;
+mod load;
 mod outages;
 mod pooler;
+mod proxy;
 mod replicas;
 mod schema;
