@@ -32,6 +32,9 @@ pub struct Seen {
     pub messages: Vec<(String, u64)>,
     pub connects: usize,
     pub resets: usize,
+    /// From the end of a connection to the next `welcome`.
+    pub longest_absence: Duration,
+    left: Option<Instant>,
     cursor: Option<String>,
 }
 
@@ -55,6 +58,7 @@ impl Follower {
                     Way::Sse => sse(url, &topics, &own).await,
                     Way::LongPoll => long_poll(url, &topics, &own).await,
                 }
+                own.lock().left.get_or_insert_with(Instant::now);
                 pause.tick().await;
             }
         });
@@ -160,6 +164,8 @@ fn note(seen: &Mutex<Seen>, frame: &Value) {
     match frame["type"].as_str() {
         Some("welcome") => {
             seen.connects += 1;
+            let away = seen.left.take().map_or(Duration::ZERO, |left| left.elapsed());
+            seen.longest_absence = seen.longest_absence.max(away);
             if seen.cursor.is_none() {
                 seen.cursor = frame["cursor"].as_str().map(str::to_owned);
             }

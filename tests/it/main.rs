@@ -7,6 +7,7 @@ mod fleet;
 mod follower;
 mod harness;
 mod idle;
+mod leaving;
 mod load;
 mod outages;
 mod pooler;
