@@ -195,6 +195,23 @@ async fn tail_loses_and_doubles_nothing_while_its_replica_is_killed_and_comes_ba
     assert_eq!(tail.ended().await.0, Some(0));
 }
 
+/// A frozen replica closes nothing: only the missing heartbeat tells.
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_notices_a_connection_that_is_half_open_and_goes_elsewhere() {
+    let url = harness::database_url().await;
+    let heartbeat = [("TIDINGS_HEARTBEAT_S", "1")];
+    let frozen = Replica::start("frozen", &url, &heartbeat).await;
+    let other = Replica::start("other", &url, &heartbeat).await;
+    let urls = format!("{},{}", frozen.url, other.url);
+    let mut tail = Running::start(&["tail", "a", "--url", &urls], &[]);
+    tail.says("connected to frozen").await;
+    frozen.signal("-STOP");
+    other.publish(&json!({"topic": "a", "data": "missed"})).await;
+    tail.says("nothing was heard for too long").await;
+    tail.says("connected to other").await;
+    assert!(tail.stdout().await.ends_with(" 1 a - \"missed\""));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn tail_begins_after_a_cursor_and_ends_when_nobody_reads_it() {
     let replica = guarded("", &[]).await;

@@ -60,7 +60,8 @@ impl Running {
                 out.get_mut().read_to_string(&mut said),
                 err.get_mut().read_to_string(&mut complained)
             );
-            (read_out.unwrap(), read_err.unwrap());
+            read_out.unwrap();
+            read_err.unwrap();
             self.child.wait().await.unwrap()
         };
         let status = timeout_at(Instant::now() + PATIENCE, all).await.expect("it ends");
