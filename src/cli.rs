@@ -13,6 +13,7 @@ mod doctor;
 mod failure;
 mod healthcheck;
 mod migrate;
+mod output;
 mod publish;
 mod serve;
 mod server;
@@ -48,7 +49,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         "doctor" => read::<doctor::Doctor>(matches)?.run(&load(matches)?).await,
         "healthcheck" => read::<healthcheck::Healthcheck>(matches)?.run(|| load(matches)).await,
         "check-config" => {
-            print!("{}", load(matches)?.shown());
+            output::answer(load(matches)?.shown().trim_end());
             Ok(ExitCode::SUCCESS)
         }
         _ => Err(Failure::misused("there is no such command")),
@@ -100,6 +101,6 @@ fn read<T: FromArgMatches>(matches: &ArgMatches) -> Result<T, Failure> {
 }
 
 fn said(failure: &Failure) -> ExitCode {
-    eprintln!("tidings: {failure}");
+    output::say(failure);
     failure.code()
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use super::failure::Failure;
+use super::output::answer;
 use crate::app;
 use crate::clock::Clock;
 use crate::config::Config;
@@ -48,11 +49,11 @@ impl Doctor {
         if self.json {
             let ok = findings.iter().all(|finding| finding.state != State::Fail);
             let findings: Vec<_> = findings.iter().map(Finding::as_json).collect();
-            println!("{:#}", json!({ "ok": ok, "findings": findings }));
+            answer(format!("{:#}", json!({ "ok": ok, "findings": findings })));
         } else {
-            println!("examining {}", database.redacted());
+            answer(format!("examining {}", database.redacted()));
             for finding in &findings {
-                println!("{finding}");
+                answer(finding);
             }
         }
         let failed = findings.iter().any(|finding| finding.state == State::Fail);

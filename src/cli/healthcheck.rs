@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::failure::Failure;
+use super::output;
 use crate::client::Address;
 use crate::config::Config;
 
@@ -44,13 +45,13 @@ impl Healthcheck {
             .timeout(Duration::from_secs(self.timeout_s.max(1)))
             .build()
             .map_err(unreachable)?;
-        let answer = client.get(format!("{address}/readyz")).send().await.map_err(unreachable)?;
-        if answer.status().is_success() {
-            println!("ready");
+        let answered = client.get(format!("{address}/readyz")).send().await.map_err(unreachable)?;
+        if answered.status().is_success() {
+            output::answer("ready");
             return Ok(ExitCode::SUCCESS);
         }
-        let status = answer.status();
-        let body: Value = answer.json().await.unwrap_or_default();
+        let status = answered.status();
+        let body: Value = answered.json().await.unwrap_or_default();
         let of = |key: &str| body[key].as_str().map(|text| format!(", {key} {text}"));
         let parts: String = ["listener", "schema"].into_iter().filter_map(of).collect();
         let leaving = if body["draining"] == true { ", leaving" } else { "" };

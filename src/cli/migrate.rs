@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use super::failure::Failure;
+use super::output::answer;
 use crate::app;
 use crate::config::Config;
 use crate::store::postgres::migrate::migrate;
@@ -19,8 +20,8 @@ pub async fn run(config: &Config) -> Result<ExitCode, Failure> {
     let connector = app::connector(config, direct).map_err(Failure::misused)?;
     let done = migrate(&connector).await.map_err(Failure::failed)?;
     match done.as_slice() {
-        [] => println!("the schema is right: nothing to do"),
-        done => println!("migrated: {}", done.join(", ")),
+        [] => answer("the schema is right: nothing to do"),
+        done => answer(format!("migrated: {}", done.join(", "))),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,6 +3,7 @@
 //! With nothing set at all it must work at once and let nobody in who was not invited: in memory
 //! and on loopback a key is made up, and shown in a text for people. It stands in that text alone.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -19,7 +20,8 @@ pub async fn run(mut config: Config) -> Result<ExitCode, Failure> {
     config.auth.api_keys.extend(key.clone());
     let welcome = |address| {
         if let Some(key) = &key {
-            eprint!("{}", welcome_text(address, key.expose()));
+            // To people, not to the log, which is kept and handed on.
+            let _ = std::io::stderr().write_all(welcome_text(address, key.expose()).as_bytes());
         }
     };
     let code = app::serve(&config, welcome).await.map_err(Failure::failed)?;

@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::failure::Failure;
+use super::output::say;
 use super::server::Server;
 use crate::client::{ClientError, Event, Received};
 use crate::domain::{Cursor, Pattern, Topic};
@@ -106,23 +107,23 @@ impl Tail {
                 }
             }
             Event::Connected { address, replica } => {
-                say(&format!("connected to {replica} at {address}"));
+                say(format!("connected to {replica} at {address}"));
             }
             Event::Lost { reason, pause } => {
-                say(&format!("{reason}; trying again in {:.1} s", pause.as_secs_f32()));
+                say(format!("{reason}; trying again in {:.1} s", pause.as_secs_f32()));
             }
-            Event::Replayed { count } => say(&format!("replayed {count} missed messages")),
+            Event::Replayed { count } => say(format!("replayed {count} missed messages")),
             Event::Reset { reason, cursor } => {
                 let from = cursor.map_or(String::new(), |cursor| format!(" after {cursor}"));
-                say(&format!("reset ({reason}): messages may be missing; going on{from}"));
+                say(format!("reset ({reason}): messages may be missing; going on{from}"));
             }
             Event::Gap { topic, dropped } => {
-                say(&format!("gap: {dropped} signals of {topic} were dropped"));
+                say(format!("gap: {dropped} signals of {topic} were dropped"));
             }
             Event::TokenExpires => {
                 say("the token expires within 30 s; a new one needs a new start");
             }
-            Event::Complaint(detail) => say(&format!("the server says: {detail}")),
+            Event::Complaint(detail) => say(format!("the server says: {detail}")),
         }
     }
 
@@ -137,8 +138,4 @@ impl Tail {
         // Data is kept byte for byte, and may hold line breaks, between its tokens only.
         line.replace(['\n', '\r'], " ") + "\n"
     }
-}
-
-fn say(text: &str) {
-    eprintln!("tidings: {text}");
 }

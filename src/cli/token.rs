@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::failure::Failure;
+use super::output::{answer, say};
 use crate::auth::{TokenRequest, sign};
 use crate::clock::Clock;
 use crate::config::{Config, Keys};
@@ -53,7 +54,7 @@ impl Token {
             }
         };
         for warning in &config.warnings {
-            eprintln!("tidings: {warning}");
+            say(warning);
         }
         let with_both = |own: &[String]| own.iter().chain(&self.topics).cloned().collect();
         let now_s = Clock::system().now().0.div_euclid(1000);
@@ -66,7 +67,7 @@ impl Token {
             issuer: config.auth.issuer.clone(),
             audience: config.auth.audience.clone(),
         };
-        println!("{}", sign(&request, secret.expose()).map_err(Failure::misused)?);
+        answer(sign(&request, secret.expose()).map_err(Failure::misused)?);
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,5 +1,7 @@
 //! The commands as somebody types them: the real binary against real replicas.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::{Value, json};
 
 use crate::commands::{Running, said, tidings};
@@ -135,6 +137,20 @@ async fn publish_and_tail_say_why_nobody_takes_them() {
         assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{}", ran.err);
         assert!(ran.err.contains("4401") && !ran.err.contains("wrong-"), "{}", ran.err);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_says_when_to_come_back_is_left_alone_until_then() {
+    let busy = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (url, asked) = crate::commands::always_answers(busy).await;
+    let ran = tidings(&["publish", "a", "1", "--url", &url, "--timeout-s", "20"], &[]).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.err.contains("429"), "{}", ran.err);
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "the minute is longer than the 20 s that it has");
+    let gone = "HTTP/1.1 422 Unprocessable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (url, asked) = crate::commands::always_answers(gone).await;
+    assert_eq!(tidings(&["publish", "a", "1", "--url", &url], &[]).await.code, 1);
+    assert_eq!(asked.load(Ordering::Relaxed), 1, "saying it again would not help");
 }
 
 /// The worst moment: it is committed, and nobody was told.

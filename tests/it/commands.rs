@@ -1,6 +1,8 @@
 //! Commands as processes of the real binary, and what may stand between them and a server.
 
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
@@ -167,4 +169,23 @@ async fn stand_between(server: &str, change: fn(&mut [u8]), lose: bool) -> Strin
         }
     });
     address
+}
+
+/// A server that says the same to everybody. Its URL, and how often it was asked.
+pub async fn always_answers(answer: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    #[expect(clippy::disallowed_methods, reason = "answers until the test ends")]
+    tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
+            // One read takes a small request whole; what it says is of no interest.
+            let _ = client.read(&mut [0; 64 << 10]).await;
+            let _ = client.write_all(answer.as_bytes()).await;
+        }
+    });
+    (url, asked)
 }
