@@ -229,6 +229,21 @@ async fn tail_notices_a_connection_that_is_half_open_and_goes_elsewhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tail_that_is_sent_away_goes_elsewhere_and_misses_nothing() {
+    let url = harness::database_url().await;
+    let mut leaving = Replica::start("leaving", &url, &[("TIDINGS_DRAIN_S", "2")]).await;
+    let other = Replica::start("other", &url, &[]).await;
+    let urls = format!("{},{}", leaving.url, other.url);
+    let mut tail = Running::start(&["tail", "a", "--url", &urls], &[]);
+    tail.says("connected to leaving").await;
+    assert_eq!(leaving.leave().await, Some(0));
+    other.publish(&json!({"topic": "a", "data": "meanwhile"})).await;
+    tail.says("the replica leaves (1012)").await;
+    tail.says("connected to other").await;
+    assert!(tail.stdout().await.ends_with(" 1 a - \"meanwhile\""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tail_begins_after_a_cursor_and_ends_when_nobody_reads_it() {
     let replica = guarded("", &[]).await;
     let env = [("TIDINGS_URL", replica.url.as_str()), ("TIDINGS_TOKEN", KEY)];
