@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use self::loops::Loops;
 use self::parts::Backend;
+pub use self::parts::connector;
 use crate::api::limits::{Limits, OriginPolicy};
 use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
 use crate::auth::Authenticator;
@@ -161,7 +162,12 @@ impl Replica {
 }
 
 /// Runs a replica as a process: until a signal tells it to leave.
-pub async fn serve(config: &Config) -> Result<u8, AppError> {
+///
+/// `listening` is told the address, once there is somebody to answer at it.
+pub async fn serve(
+    config: &Config,
+    listening: impl FnOnce(std::net::SocketAddr),
+) -> Result<u8, AppError> {
     let replica = Replica::start(config, Clock::system()).await?;
     tracing::info!(
         replica = config.replica.as_str(),
@@ -169,6 +175,7 @@ pub async fn serve(config: &Config) -> Result<u8, AppError> {
         mode = if config.postgres.database.is_some() { "postgres" } else { "memory" },
         "listening"
     );
+    listening(replica.address);
     let leave = signals::watch(replica.shutdown.clone());
     tokio::select! {
         code = replica.run() => Ok(code),

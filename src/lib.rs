@@ -41,6 +41,8 @@ pub mod api;
 pub mod app;
 /// The command line.
 pub mod cli;
+/// A client that publishes once and follows without a hole, however often it must come back.
+pub mod client;
 /// A private Postgres for tests and for `tidings demo`, found or made without being told.
 pub mod cluster;
 /// The settings: one catalogue, three places to set them, one typed result.

@@ -1,8 +1,11 @@
 //! Tests from outside: over every implementation of a contract, over real sockets, over several
 //! replicas on one database, and over the real binary.
 
+mod cli;
+mod commands;
 mod contract;
 mod faults;
+mod doctor;
 mod fleet;
 mod follower;
 mod harness;
