@@ -223,8 +223,9 @@ impl Replica {
     }
 }
 
-/// Runs a replica as a process: until a signal tells it to leave.
-pub async fn serve(config: &Config) -> Result<u8, AppError> {
+/// Runs a replica as a process: until a signal tells it to leave, or the end of its standard input
+/// if it hangs on that.
+pub async fn serve(config: &Config, hangs_on_stdin: bool) -> Result<u8, AppError> {
     let replica = Replica::start(config, Clock::system()).await?;
     tracing::info!(
         replica = config.replica.as_str(),
@@ -232,7 +233,7 @@ pub async fn serve(config: &Config) -> Result<u8, AppError> {
         mode = if config.postgres.database.is_some() { "postgres" } else { "memory" },
         "listening"
     );
-    let leave = signals::watch(replica.shutdown.clone());
+    let leave = signals::watch(replica.shutdown.clone(), hangs_on_stdin);
     tokio::select! {
         code = replica.run() => Ok(code),
         code = leave => Ok(code),

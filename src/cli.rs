@@ -6,6 +6,7 @@ use clap::{ArgMatches, Command};
 
 use crate::app;
 use crate::config::{self, Config, Flags};
+use crate::demo;
 use crate::logging;
 
 /// What a command returns that could not do what it was asked.
@@ -22,7 +23,14 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error, FAILED),
     };
     let code = match name {
-        "serve" => with_config(matches, |config| runtime.block_on(serve(config))),
+        "serve" => {
+            let hangs_on_stdin = matches.get_flag(demo::LEAVE_WITH_STDIN);
+            with_config(matches, |config| runtime.block_on(serve(config, hangs_on_stdin)))
+        }
+        "demo" => match runtime.block_on(demo::run(matches)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, FAILED),
+        },
         "check-config" => with_config(matches, |config| {
             print!("{}", config.shown());
             ExitCode::SUCCESS
@@ -43,8 +51,10 @@ fn command() -> Command {
         .subcommand(
             Command::new("serve")
                 .about("Runs a replica; in memory, unless there is a database URL")
-                .args(config::args()),
+                .args(config::args())
+                .arg(demo::leave_with_stdin()),
         )
+        .subcommand(demo::command())
         .subcommand(
             Command::new("check-config")
                 .about("Shows the settings that would be used, without secrets")
@@ -59,14 +69,14 @@ fn with_config(matches: &ArgMatches, run: impl FnOnce(&Config) -> ExitCode) -> E
     }
 }
 
-async fn serve(config: &Config) -> ExitCode {
+async fn serve(config: &Config, hangs_on_stdin: bool) -> ExitCode {
     if let Err(error) = logging::start(&config.logging) {
         return fail(&error, FAILED);
     }
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    match app::serve(config).await {
+    match app::serve(config, hangs_on_stdin).await {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(&error, FAILED),
     }
