@@ -9,7 +9,7 @@ help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Three replicas over one Postgres, with addresses and what to try; Ctrl-C ends it
-	$(CARGO) run --release --quiet -- demo
+	$(CARGO) run -- demo
 
 run: ## One replica in memory at http://127.0.0.1:8080
 	$(CARGO) run -- serve

@@ -2,6 +2,7 @@
 //! replicas on one database, and over the real binary.
 
 mod contract;
+mod demo;
 mod fleet;
 mod follower;
 mod harness;
