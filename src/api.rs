@@ -113,6 +113,7 @@ impl Api {
             .fallback(error::not_found)
             .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))
             .layer(from_fn_with_state(self.clone(), access::check_origin))
+            .layer(access::cross_origin(self.inner.settings.origins.clone()))
             .with_state(self.clone())
     }
 

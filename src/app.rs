@@ -1,14 +1,15 @@
 //! Puts the parts together into a running replica. Only here (and in tests) are implementations named.
 
+mod loops;
 mod parts;
 mod signals;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::watch;
 
-use self::parts::{Backend, Schema};
+use self::loops::Loops;
+use self::parts::Backend;
 use crate::api::limits::{Limits, OriginPolicy};
 use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
 use crate::auth::Authenticator;
@@ -21,16 +22,10 @@ use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
 use crate::server::{Bounds, Server};
 use crate::store::Page;
-use crate::supervise::{Policy, Shutdown, Supervisor};
-
-/// How many events of the bus may wait for the log; with more the listener waits, and Postgres keeps them.
-const BUS_EVENTS_MAX: usize = 1_024;
+use crate::supervise::{Shutdown, Supervisor};
 
 /// How long loops have to end after the last connection is gone.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often the keys behind a URL are fetched anew.
-const KEYS_REFRESH: Duration = Duration::from_secs(300);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -77,7 +72,7 @@ impl Replica {
             clock.clone(),
             metrics.clone(),
         );
-        let (publisher, lanes, signal_loop) = publisher(
+        let (publisher, lanes, signals) = publisher(
             publish_settings(config),
             config.publish.lanes,
             &backend.store,
@@ -122,77 +117,19 @@ impl Replica {
         };
         let address = bound(&server, address)?;
 
-        start_schema(&supervisor, backend.schema, schema_known);
-        let (events, heard) = mpsc::channel(BUS_EVENTS_MAX);
-        let bus = backend.bus.clone();
-        let ready = schema.clone();
-        supervisor.start("bus", Policy::Restart, move |shutdown| {
-            let (bus, events, mut ready) = (bus.clone(), events.clone(), ready.clone());
-            async move {
-                tokio::select! {
-                    () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
-                    _ = ready.wait_for(|schema| *schema == SchemaCheck::Right) => {}
-                }
-                bus.listen(events, shutdown.stopping).await;
-                Ok(())
-            }
-        });
-        let log_loop = Arc::new(Mutex::new((log_loop, heard)));
-        let bus = backend.bus;
-        let ready = schema.clone();
-        supervisor.start("log", Policy::Restart, move |shutdown| {
-            let (log_loop, bus, mut ready) = (log_loop.clone(), bus.clone(), ready.clone());
-            async move {
-                tokio::select! {
-                    () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
-                    _ = ready.wait_for(|schema| *schema == SchemaCheck::Right) => {}
-                }
-                let (log_loop, heard) = &mut *log_loop.lock().await;
-                log_loop.run(&*bus, heard, &shutdown.stopping).await;
-                Ok(())
-            }
-        });
-        for lane in lanes {
-            let lane = Arc::new(Mutex::new(lane));
-            supervisor.start("lane", Policy::Restart, move |shutdown| {
-                let lane = lane.clone();
-                async move { lane.lock().await.run(&shutdown.stopping).await }
-            });
-        }
-        let signal_loop = Arc::new(Mutex::new(signal_loop));
-        supervisor.start("signals", Policy::Restart, move |shutdown| {
-            let signal_loop = signal_loop.clone();
-            async move {
-                signal_loop.lock().await.run(&shutdown.stopping).await;
-                Ok::<(), String>(())
-            }
-        });
         let recovery =
             Recovery::new(RecoverySettings::default(), backend.upkeep, log.clone(), metrics);
-        let recovery = Arc::new(Mutex::new(recovery));
-        supervisor.start("recovery", Policy::Restart, move |shutdown| {
-            let (recovery, mut ready) = (recovery.clone(), schema.clone());
-            async move {
-                tokio::select! {
-                    () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
-                    _ = ready.wait_for(|schema| *schema == SchemaCheck::Right) => {}
-                }
-                recovery.lock().await.run(&shutdown.stopping).await;
-                Ok(())
-            }
-        });
-        supervisor.start("keys", Policy::Restart, move |shutdown| {
-            let auth = auth.clone();
-            async move {
-                loop {
-                    auth.refresh().await;
-                    tokio::select! {
-                        () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
-                        () = tokio::time::sleep(KEYS_REFRESH) => {}
-                    }
-                }
-            }
-        });
+        let loops = Loops {
+            schema: backend.schema,
+            schema_known,
+            bus: backend.bus,
+            log: log_loop,
+            lanes,
+            signals,
+            recovery,
+            auth,
+        };
+        loops.start(&supervisor);
         Ok(Replica { shutdown, address, ops_address, log, server, ops, supervisor })
     }
 
@@ -238,21 +175,6 @@ pub async fn serve(config: &Config, hangs_on_stdin: bool) -> Result<u8, AppError
         code = replica.run() => Ok(code),
         code = leave => Ok(code),
     }
-}
-
-/// Brings the schema up, however long it takes until Postgres can be reached.
-fn start_schema(supervisor: &Supervisor, schema: Schema, known: watch::Sender<SchemaCheck>) {
-    let schema = Arc::new(schema);
-    let known = Arc::new(known);
-    supervisor.start("schema", Policy::Restart, move |shutdown| {
-        let (schema, known) = (schema.clone(), known.clone());
-        async move {
-            tokio::select! {
-                () = shutdown.stopping.cancelled() => Ok(()),
-                result = schema.bring_up(&known) => result,
-            }
-        }
-    });
 }
 
 fn queue_settings(config: &Config) -> QueueSettings {

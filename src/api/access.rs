@@ -1,14 +1,23 @@
 //! Who asks, and from which page.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
 use super::Api;
 use super::error::Problem;
+use super::limits::OriginPolicy;
 use super::query::Query;
 use crate::domain::{Pattern, PatternSet, Principal};
+
+/// How long a browser may remember the answer to a preflight request; none remembers it longer.
+const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
 
 /// Refuses requests from pages that are not allowed, before anything else is looked at.
 pub async fn check_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -19,6 +28,22 @@ pub async fn check_origin(State(api): State<Api>, request: Request, next: Next) 
             "pages of this origin may not use this server; see the setting allowed_origins";
         Problem::forbidden(detail).into_response()
     }
+}
+
+/// Tells browsers which pages of other origins may read the answers. No cookies are used, so none
+/// are asked for.
+pub fn cross_origin(policy: OriginPolicy) -> CorsLayer {
+    let allowed = move |_: &HeaderValue, request: &Parts| policy.allows(&request.headers);
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(allowed))
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(PREFLIGHT_KEPT)
 }
 
 impl Api {

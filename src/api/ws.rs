@@ -71,14 +71,15 @@ pub async fn open(
         .max_write_buffer_size(WRITE_BUFFER_BYTES + 4 * api.inner.settings.data_bytes_max.max(max))
         .max_message_size(max)
         .max_frame_size(max);
-    Ok(upgrade.on_upgrade(move |socket| async move {
-        let life =
-            Socket::new(api, socket).run(principal, topics, cursor, guard.as_deref().cloned());
-        match guard {
-            Some(Extension(guard)) => {
-                guard.hold(life).await;
+    Ok(upgrade.on_upgrade(move |socket| {
+        let own = guard.as_deref().cloned();
+        // In one place on the heap: each future that this one is moved into would be as large again.
+        let life = Box::pin(Socket::new(api, socket).run(principal, topics, cursor, own));
+        async move {
+            match guard {
+                Some(Extension(guard)) => drop(guard.hold(life).await),
+                None => life.await,
             }
-            None => life.await,
         }
     }))
 }
@@ -103,7 +104,9 @@ impl Socket {
         cursor: Option<Cursor>,
         guard: Option<ConnectionGuard>,
     ) {
-        let end = match self.begin(principal, topics, cursor).await {
+        // What beginning needs is given back, so that a quiet socket weighs little.
+        let begun = Box::pin(self.begin(principal, topics, cursor)).await;
+        let end = match begun {
             Ok(session) => self.live(session, guard).await,
             Err(end) => end,
         };
@@ -190,7 +193,7 @@ impl Socket {
                     match self.understand(received) {
                         Received::Other => {}
                         Received::End(end) => return end,
-                        Received::Text(text) => match session.receive(&text).await {
+                        Received::Text(text) => match Box::pin(session.receive(&text)).await {
                             Reply::Frame(text) => if let Err(end) = self.send(text).await { return end },
                             Reply::Later(answer) => publishes.push(answer),
                             Reply::Close(close) => return Some(close),

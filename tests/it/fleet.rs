@@ -41,6 +41,21 @@ impl Replica {
         Replica::spawn(name, all).await
     }
 
+    /// One without a database.
+    pub async fn in_memory(name: &str, settings: &[(&str, &str)]) -> Replica {
+        let own =
+            [("TIDINGS_REPLICA", name), ("TIDINGS_DEV", "true"), ("TIDINGS_LISTEN", "127.0.0.1:0")];
+        let all =
+            own.iter().chain(settings).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let mut replica = Replica::spawn(name, all.collect()).await;
+        replica.until_ready().await;
+        replica
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     async fn spawn(name: &str, mut settings: BTreeMap<String, String>) -> Replica {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
         command.arg("serve").env_clear().envs(&settings).kill_on_drop(true);
@@ -88,7 +103,7 @@ impl Replica {
     }
 
     pub fn signal(&self, signal: &str) {
-        let id = self.child.id().expect("it runs").to_string();
+        let id = self.process().to_string();
         let sent = std::process::Command::new("kill").args([signal, &id]).status().unwrap();
         assert!(sent.success());
     }

@@ -6,6 +6,8 @@ mod demo;
 mod fleet;
 mod follower;
 mod harness;
+mod idle;
 mod outages;
+mod pooler;
 mod replicas;
 mod schema;
