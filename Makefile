@@ -12,13 +12,13 @@ demo: ## Three replicas over one Postgres, with addresses and what to try; Ctrl-
 	$(CARGO) run -- demo
 
 run: ## One replica in memory at http://127.0.0.1:8080
-	$(CARGO) run -- serve
+	$(CARGO) run -- serve --dev
 
 test: ## Every test; finds or makes its own Postgres
 	$(CARGO) test
 
 unit: ## The tests that need no Postgres
-	$(CARGO) test --lib --test tidy
+	$(CARGO) test --lib --test docs --test settings_doc --test tidy
 
 lint: ## Format and clippy, warnings are errors
 	$(CARGO) fmt --check
