@@ -22,8 +22,10 @@ use std::io::Write;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use futures_util::FutureExt;
 use futures_util::future::{join_all, try_join_all};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::database::Database;
@@ -89,19 +91,14 @@ pub async fn run(matches: &ArgMatches) -> Result<(), DemoError> {
     let leave = CancellationToken::new();
     let mut lives = Box::pin(try_join_all(replicas.iter().map(|replica| replica.live(&leave))));
     let shown = async {
-        join_all(replicas.iter().map(Replica::ready)).await;
+        let all_ready = join_all(replicas.iter().map(Replica::ready));
         if matches.get_flag("check") {
-            return check::run(&replicas).await;
+            let checked = all_ready.then(|_| check::run(&replicas));
+            return timeout(CHECK_WITHIN, checked).await.unwrap_or_else(|_| Err(late()));
         }
+        all_ready.await;
         guide::show(&replicas, &database).await;
         std::future::pending().await
-    };
-    let shown = async {
-        if !matches.get_flag("check") {
-            return shown.await;
-        }
-        let late = || DemoError::Check(format!("not done within {} s", CHECK_WITHIN.as_secs()));
-        tokio::time::timeout(CHECK_WITHIN, shown).await.unwrap_or_else(|_| Err(late()))
     };
     let result = tokio::select! {
         ended = &mut lives => ended.map(|_| ()),
@@ -120,9 +117,14 @@ pub async fn run(matches: &ArgMatches) -> Result<(), DemoError> {
     }
     // A replica that still runs is killed by this.
     drop(lives);
+    let stays = if database.is_borrowed() { "the database" } else { "nothing" };
     database.remove().await?;
-    say("Ended; nothing is left.");
+    say(&format!("Ended; {stays} is left."));
     result
+}
+
+fn late() -> DemoError {
+    DemoError::Check(format!("it was not done within {} s", CHECK_WITHIN.as_secs()))
 }
 
 /// What asks the demo to end.

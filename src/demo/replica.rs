@@ -189,11 +189,10 @@ impl Replica {
     fn command(&self, port: u16) -> Result<Command, DemoError> {
         let mut command = Command::new(std::env::current_exe().map_err(DemoError::Program)?);
         command.args(["serve", LEAVE_WITH_STDIN_FLAG, "--dev"]);
-        // The demo is the same whatever is set around it.
+        // The demo is the same whatever is set around it; and it waits for words of the log.
         let foreign = |name: &str| {
             let of_postgres = name.starts_with("PG") || name == "LISTEN_DATABASE_URL";
-            (name.starts_with("TIDINGS_") && name != "TIDINGS_LOG")
-                || (of_postgres && !self.borrowed)
+            name.starts_with("TIDINGS_") || (of_postgres && !self.borrowed)
         };
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(foreign) {
