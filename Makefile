@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit lint fmt check clean
+.PHONY: help demo run test unit soak lint fmt check clean
 
 help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: ## Every test; finds or makes its own Postgres
 
 unit: ## The tests that need no Postgres
 	$(CARGO) test --lib --test docs --test settings_doc --test tidy
+
+soak: ## Half an hour of faults under load (TIDINGS_SOAK_S, TIDINGS_SEED); prints what was lost
+	TIDINGS_SOAK_S=$${TIDINGS_SOAK_S:-1800} $(CARGO) test --test it storm -- --nocapture
 
 lint: ## Format and clippy, warnings are errors
 	$(CARGO) fmt --check

@@ -1,6 +1,7 @@
 //! Clients that follow topics over WebSocket, server-sent events or long poll, and come back by themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::fleet::until;
+use crate::fleet::{PATIENCE, until};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -30,6 +32,9 @@ pub struct Seen {
     pub messages: Vec<(String, u64)>,
     pub connects: usize,
     pub resets: usize,
+    /// From the end of a connection to the next `welcome`.
+    pub longest_absence: Duration,
+    left: Option<Instant>,
     cursor: Option<String>,
 }
 
@@ -53,6 +58,7 @@ impl Follower {
                     Way::Sse => sse(url, &topics, &own).await,
                     Way::LongPoll => long_poll(url, &topics, &own).await,
                 }
+                own.lock().left.get_or_insert_with(Instant::now);
                 pause.tick().await;
             }
         });
@@ -61,6 +67,36 @@ impl Follower {
 
     pub async fn connected(&self) {
         until("the client is connected", async || self.seen.lock().connects > 0).await;
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.lock().messages.len()
+    }
+
+    /// Waits until it has had everything, and says what is wrong with what it had.
+    pub async fn verdict(&self, published: &[u64]) -> Verdict {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        while self.count() < published.len() && Instant::now() < deadline {
+            pause.tick().await;
+        }
+        let seen = self.seen();
+        let had: HashSet<u64> = seen.messages.iter().map(|(_, seq)| *seq).collect();
+        let mut last: HashMap<&str, u64> = HashMap::new();
+        let mut reordered = 0;
+        for (topic, seq) in &seen.messages {
+            let highest = last.entry(topic).or_default();
+            reordered += usize::from(*seq < *highest);
+            *highest = (*highest).max(*seq);
+        }
+        Verdict {
+            received: seen.messages.len(),
+            lost: published.iter().filter(|seq| !had.contains(seq)).count(),
+            doubled: seen.messages.len() - had.len(),
+            reordered,
+            resets: seen.resets,
+            connects: seen.connects,
+        }
     }
 
     pub fn seen(&self) -> Seen {
@@ -83,6 +119,34 @@ impl Follower {
     }
 }
 
+/// What one client had of what was published.
+pub struct Verdict {
+    pub received: usize,
+    pub lost: usize,
+    pub doubled: usize,
+    pub reordered: usize,
+    pub resets: usize,
+    /// Shown only: how often it had to come back.
+    pub connects: usize,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verdict { received, lost, doubled, reordered, resets, connects } = self;
+        write!(
+            f,
+            "{received} received over {connects} connections; {lost} lost, {doubled} doubled, \
+             {reordered} reordered, {resets} resets"
+        )
+    }
+}
+
+impl Verdict {
+    pub fn is_bad(&self) -> bool {
+        [self.lost, self.doubled, self.reordered, self.resets].iter().any(|count| *count > 0)
+    }
+}
+
 impl Drop for Follower {
     fn drop(&mut self) {
         self.task.abort();
@@ -100,6 +164,8 @@ fn note(seen: &Mutex<Seen>, frame: &Value) {
     match frame["type"].as_str() {
         Some("welcome") => {
             seen.connects += 1;
+            let away = seen.left.take().map_or(Duration::ZERO, |left| left.elapsed());
+            seen.longest_absence = seen.longest_absence.max(away);
             if seen.cursor.is_none() {
                 seen.cursor = frame["cursor"].as_str().map(str::to_owned);
             }

@@ -3,11 +3,15 @@
 
 mod contract;
 mod demo;
+mod faults;
 mod fleet;
 mod follower;
 mod harness;
 mod idle;
+mod leaving;
+mod load;
 mod outages;
 mod pooler;
+mod proxy;
 mod replicas;
 mod schema;
