@@ -9,16 +9,16 @@ help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Three replicas over one Postgres, with addresses and what to try; Ctrl-C ends it
-	$(CARGO) run --release --quiet -- demo
+	$(CARGO) run -- demo
 
 run: ## One replica in memory at http://127.0.0.1:8080
-	$(CARGO) run -- serve
+	$(CARGO) run -- serve --dev
 
 test: ## Every test; finds or makes its own Postgres
 	$(CARGO) test
 
 unit: ## The tests that need no Postgres
-	$(CARGO) test --lib --test tidy
+	$(CARGO) test --lib --test docs --test settings_doc --test tidy
 
 soak: ## Half an hour of faults under load (TIDINGS_SOAK_S, TIDINGS_SEED); prints what was lost
 	TIDINGS_SOAK_S=$${TIDINGS_SOAK_S:-1800} $(CARGO) test --test it storm -- --nocapture

@@ -161,11 +161,13 @@ impl Replica {
     }
 }
 
-/// Runs a replica as a process: until a signal tells it to leave.
+/// Runs a replica as a process: until a signal tells it to leave, or the end of its standard input
+/// if it hangs on that.
 ///
 /// `listening` is told the address, once there is somebody to answer at it.
 pub async fn serve(
     config: &Config,
+    hangs_on_stdin: bool,
     listening: impl FnOnce(std::net::SocketAddr),
 ) -> Result<u8, AppError> {
     let replica = Replica::start(config, Clock::system()).await?;
@@ -176,7 +178,7 @@ pub async fn serve(
         "listening"
     );
     listening(replica.address);
-    let leave = signals::watch(replica.shutdown.clone());
+    let leave = signals::watch(replica.shutdown.clone(), hangs_on_stdin);
     tokio::select! {
         code = replica.run() => Ok(code),
         code = leave => Ok(code),

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::{self, Config, Flags};
+use crate::demo;
 
 mod doctor;
 mod failure;
@@ -41,7 +42,14 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         return Err(Failure::misused("name a command; --help lists them"));
     };
     match name {
-        "serve" => serve::run(load(matches)?).await,
+        "serve" => {
+            let hangs_on_stdin = matches.get_flag(demo::LEAVE_WITH_STDIN);
+            serve::run(load(matches)?, hangs_on_stdin).await
+        }
+        "demo" => {
+            demo::run(matches).await.map_err(Failure::failed)?;
+            Ok(ExitCode::SUCCESS)
+        }
         "publish" => read::<publish::Publish>(matches)?.run().await,
         "tail" => read::<tail::Tail>(matches)?.run().await,
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
@@ -63,10 +71,11 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(with_settings(
-            "serve",
-            "Runs a replica; in memory, unless there is a database URL",
-        ))
+        .subcommand(
+            with_settings("serve", "Runs a replica; in memory, unless there is a database URL")
+                .arg(demo::leave_with_stdin()),
+        )
+        .subcommand(demo::command())
         .subcommand(publish::Publish::augment_args(
             Command::new("publish").about("Publishes a message, or one a line from standard input"),
         ))

@@ -47,6 +47,8 @@ pub mod client;
 pub mod cluster;
 /// The settings: one catalogue, three places to set them, one typed result.
 pub mod config;
+/// Three replicas over one Postgres, to look at.
+pub mod demo;
 /// Connection strings as managed Postgres hands them out.
 pub mod dsn;
 /// What is written while the replica runs.

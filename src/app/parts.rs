@@ -98,7 +98,7 @@ impl Backend {
         // Two processes may bear one name; what they send must still be told apart.
         let origin = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
         let bus = PostgresBus::new(
-            listener,
+            listener.clone(),
             store.database().clone(),
             &origin,
             config.bus.pulse,
@@ -108,7 +108,7 @@ impl Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
-            schema: Schema::Postgres { connector, store },
+            schema: Schema::Postgres { connector: listener, store },
         })
     }
 }

@@ -11,7 +11,7 @@ use super::failure::Failure;
 use crate::config::{Config, Secret};
 use crate::{app, logging};
 
-pub async fn run(mut config: Config) -> Result<ExitCode, Failure> {
+pub async fn run(mut config: Config, hangs_on_stdin: bool) -> Result<ExitCode, Failure> {
     logging::start(&config.logging).map_err(Failure::failed)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -24,7 +24,7 @@ pub async fn run(mut config: Config) -> Result<ExitCode, Failure> {
             let _ = std::io::stderr().write_all(welcome_text(address, key.expose()).as_bytes());
         }
     };
-    let code = app::serve(&config, welcome).await.map_err(Failure::failed)?;
+    let code = app::serve(&config, hangs_on_stdin, welcome).await.map_err(Failure::failed)?;
     Ok(ExitCode::from(code))
 }
 

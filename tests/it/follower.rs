@@ -1,6 +1,7 @@
 //! Clients that follow topics over WebSocket, server-sent events or long poll, and come back by themselves.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::fleet::{PATIENCE, until};
@@ -38,6 +39,9 @@ pub struct Seen {
     cursor: Option<String>,
 }
 
+/// Heartbeats come every 15 s unless a replica is told otherwise.
+const SILENCE: Duration = Duration::from_secs(40);
+
 pub struct Follower {
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
@@ -47,6 +51,17 @@ pub struct Follower {
 impl Follower {
     /// Follows on the first replica that takes it, beginning now or after a cursor.
     pub fn start(way: Way, urls: Vec<String>, topics: &str, cursor: Option<String>) -> Follower {
+        Follower::impatient(way, urls, topics, cursor, SILENCE)
+    }
+
+    /// One that leaves a replica which has said nothing for that long.
+    pub fn impatient(
+        way: Way,
+        urls: Vec<String>,
+        topics: &str,
+        cursor: Option<String>,
+        silence: Duration,
+    ) -> Follower {
         let seen = Arc::new(Mutex::new(Seen { cursor, ..Seen::default() }));
         let (own, topics) = (seen.clone(), topics.to_owned());
         #[expect(clippy::disallowed_methods, reason = "a client of a test, ended with it")]
@@ -54,10 +69,10 @@ impl Follower {
             let mut pause = tokio::time::interval(Duration::from_millis(10));
             for url in urls.iter().cycle() {
                 match way {
-                    Way::WebSocket => websocket(url, &topics, &own).await,
-                    Way::Sse => sse(url, &topics, &own).await,
-                    Way::LongPoll => long_poll(url, &topics, &own).await,
-                }
+                    Way::WebSocket => websocket(url, &topics, &own, silence).await,
+                    Way::Sse => sse(url, &topics, &own, silence).await,
+                    Way::LongPoll => long_poll(url, &topics, &own, silence).await,
+                };
                 own.lock().left.get_or_insert_with(Instant::now);
                 pause.tick().await;
             }
@@ -190,24 +205,31 @@ fn address(url: &str, path: &str, topics: &str, name: &str, seen: &Mutex<Seen>) 
     format!("{url}{path}?topics={topics}{cursor}")
 }
 
-async fn websocket(url: &str, topics: &str, seen: &Mutex<Seen>) {
+/// Each of these returns when the connection has ended, or said nothing for too long.
+async fn websocket(
+    url: &str,
+    topics: &str,
+    seen: &Mutex<Seen>,
+    silence: Duration,
+) -> Option<Infallible> {
     let url = url.replace("http://", "ws://");
     let address = address(&url, "/v1/ws", topics, "cursor", seen);
-    let Ok((mut socket, _)) = tokio_tungstenite::connect_async(address).await else { return };
-    while let Some(Ok(message)) = socket.next().await {
-        if let Message::Text(text) = message {
+    let connecting = tokio_tungstenite::connect_async(address);
+    let (mut socket, _) = timeout(silence, connecting).await.ok()?.ok()?;
+    loop {
+        if let Message::Text(text) = timeout(silence, socket.next()).await.ok()??.ok()? {
             note(seen, &serde_json::from_str(&text).unwrap());
         }
     }
 }
 
-async fn sse(url: &str, topics: &str, seen: &Mutex<Seen>) {
+async fn sse(url: &str, topics: &str, seen: &Mutex<Seen>, silence: Duration) -> Option<Infallible> {
     let address = address(url, "/v1/sse", topics, "last_event_id", seen);
-    let Ok(answer) = reqwest::get(address).await else { return };
+    let answer = timeout(silence, reqwest::get(address)).await.ok()?.ok()?;
     let mut body = answer.bytes_stream();
     let mut buffer = Vec::new();
-    while let Some(Ok(chunk)) = body.next().await {
-        buffer.extend_from_slice(&chunk);
+    loop {
+        buffer.extend_from_slice(&timeout(silence, body.next()).await.ok()??.ok()?);
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
             if let Some(data) = std::str::from_utf8(&line).unwrap().strip_prefix("data: ") {
@@ -217,14 +239,17 @@ async fn sse(url: &str, topics: &str, seen: &Mutex<Seen>) {
     }
 }
 
-async fn long_poll(url: &str, topics: &str, seen: &Mutex<Seen>) {
+async fn long_poll(
+    url: &str,
+    topics: &str,
+    seen: &Mutex<Seen>,
+    silence: Duration,
+) -> Option<Infallible> {
     loop {
-        let address = address(url, "/v1/messages", topics, "after", seen) + "&limit=50&wait_s=5";
-        let Ok(answer) = reqwest::get(address).await else { return };
-        if !answer.status().is_success() {
-            return;
-        }
-        let Ok(page) = answer.json::<Value>().await else { return };
+        let address = address(url, "/v1/messages", topics, "after", seen) + "&limit=50&wait_s=2";
+        let asked = timeout(silence, reqwest::get(address));
+        let answer = asked.await.ok()?.ok()?.error_for_status().ok()?;
+        let page: Value = timeout(silence, answer.json()).await.ok()?.ok()?;
         for frame in page["messages"].as_array().unwrap() {
             note(seen, frame);
         }

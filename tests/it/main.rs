@@ -4,8 +4,9 @@
 mod cli;
 mod commands;
 mod contract;
-mod faults;
+mod demo;
 mod doctor;
+mod faults;
 mod fleet;
 mod follower;
 mod harness;

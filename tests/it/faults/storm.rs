@@ -21,6 +21,9 @@ use crate::proxy::{Proxy, Weather};
 
 const REPLICAS: usize = 3;
 
+/// After so long without a word clients leave a replica; it has a heartbeat every second.
+const SILENCE: Duration = Duration::from_secs(4);
+
 /// How many more messages somebody must have had before the next fault.
 const BETWEEN: usize = 10;
 
@@ -85,6 +88,7 @@ impl Storm {
                 ("TIDINGS_PULSE_S", "1"),
                 ("TIDINGS_STATEMENT_TIMEOUT_MS", "1500"),
                 ("TIDINGS_DRAIN_S", "2"),
+                ("TIDINGS_HEARTBEAT_S", "1"),
             ];
             let replica = Replica::start(&format!("replica-{number}"), &url, &settings).await;
             let (clients, clients_url) = Proxy::to_replica(&replica.url).await;
@@ -99,7 +103,8 @@ impl Storm {
         for start in 0..REPLICAS {
             for way in Way::ALL {
                 let urls = [&urls[start..], &urls[..start]].concat();
-                followers.push(Follower::start(way, urls, "load:*", Some(cursor.to_owned())));
+                let cursor = Some(cursor.to_owned());
+                followers.push(Follower::impatient(way, urls, "load:*", cursor, SILENCE));
             }
         }
         followers
@@ -118,7 +123,7 @@ impl Storm {
     }
 
     /// One fault, to its end; its runs are counted by what it hit.
-    async fn strike(&mut self, followers: &[Follower]) {
+    async fn strike(&mut self, followers: &[Follower]) -> Fault {
         let fault = self.draw();
         let number = self.random.random_range(0..REPLICAS);
         let station = &mut self.stations[number];
@@ -134,7 +139,7 @@ impl Storm {
             }
             Fault::ReplicaFrozen => {
                 station.replica.signal("-STOP");
-                progress(followers, 3 * BETWEEN).await;
+                progress(followers, 3 * BETWEEN, fault).await;
                 station.replica.signal("-CONT");
             }
             Fault::ListenerCut => runs = station.listener.cut(),
@@ -143,14 +148,14 @@ impl Storm {
             }
             Fault::AnswersLost => {
                 station.store.weather(Weather::AnswersLost);
-                progress(followers, BETWEEN).await;
+                progress(followers, BETWEEN, fault).await;
                 station.store.cut();
                 station.store.weather(Weather::Fair);
             }
             Fault::NotificationsLost => {
                 let weather = Weather::Notifications { lost: 0.5, doubled: 0.2 };
                 station.listener.weather(weather);
-                progress(followers, 3 * BETWEEN).await;
+                progress(followers, 3 * BETWEEN, fault).await;
                 station.listener.weather(Weather::Fair);
             }
             Fault::PostgresRestarted | Fault::PostgresCrashed => {
@@ -161,14 +166,15 @@ impl Storm {
             Fault::ClientsCut => runs = station.clients.cut(),
         }
         *self.runs.entry(fault).or_default() += runs;
+        fault
     }
 }
 
 /// Waits until some client has had that many more messages.
-async fn progress(followers: &[Follower], messages: usize) {
+async fn progress(followers: &[Follower], messages: usize, fault: Fault) {
     let had = || followers.iter().map(Follower::count).max().unwrap_or_default();
     let wanted = had() + messages;
-    until("messages arrive somewhere", async || had() >= wanted).await;
+    until(&format!("messages arrive somewhere after {fault:?}"), async || had() >= wanted).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,9 +188,10 @@ async fn in_a_storm_of_faults_nothing_is_lost_doubled_or_reordered() {
     let load = Load::paced(&urls, 6, Duration::from_millis(10));
     let until = Instant::now() + lasts;
     let mut strikes = 0_u32;
+    let mut last = Fault::ClientsCut;
     while Instant::now() < until {
-        progress(&followers, BETWEEN).await;
-        storm.strike(&followers).await;
+        progress(&followers, BETWEEN, last).await;
+        last = storm.strike(&followers).await;
         strikes += 1;
         if strikes.is_multiple_of(100) {
             println!("{strikes} faults: {:?}", storm.runs);
