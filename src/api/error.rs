@@ -65,6 +65,11 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+    pub fn method() -> Problem {
+        let detail = "this path does not take this method";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
+    }
+
     pub fn gone(oldest: Cursor) -> Problem {
         let detail = "the cursor is no longer good: reload, and go on from the one given here";
         let cursor = Some(oldest);
@@ -188,8 +193,7 @@ pub async fn not_found() -> Problem {
 }
 
 pub async fn method_not_allowed() -> Problem {
-    let detail = "this path does not take this method";
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
+    Problem::method()
 }
 
 /// Why a WebSocket is closed from our side.
