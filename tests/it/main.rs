@@ -6,5 +6,6 @@ mod fleet;
 mod follower;
 mod harness;
 mod outages;
+mod protocol;
 mod replicas;
 mod schema;
