@@ -30,6 +30,8 @@ pub struct Session {
 /// What follows from a frame.
 pub enum Reply {
     Frame(String),
+    /// The token is a new one: the time means something else now.
+    Renewed(String),
     /// The answer to a publish, when it is durable. The session goes on meanwhile.
     Later(BoxFuture<'static, String>),
     Close(Close),
@@ -69,7 +71,7 @@ impl Session {
         Ok(session)
     }
 
-    pub fn welcome(&self) -> String {
+    pub fn welcome(&self, reference: Option<&Reference>) -> String {
         let settings = &self.api.inner.settings;
         welcome_frame(
             &self.id,
@@ -78,6 +80,7 @@ impl Session {
             &self.feed.patterns().to_vec(),
             &self.feed.cursor(),
             settings.heartbeat.as_secs(),
+            reference,
         )
     }
 
@@ -108,7 +111,10 @@ impl Session {
             }
             Operation::Subscribe { topics } => self.subscribe(topics).await?,
             Operation::Unsubscribe { patterns } => self.unsubscribe(&patterns),
-            Operation::Auth { token } => self.renew(&token).await?,
+            Operation::Auth { token } => {
+                self.renew(&token).await?;
+                return Ok(Reply::Renewed(ok_frame(reference.as_ref(), None)));
+            }
             Operation::Publish { message } => return self.publish(message, reference),
         }
         Ok(Reply::Frame(ok_frame(reference.as_ref(), None)))
@@ -136,7 +142,7 @@ impl Session {
         }
     }
 
-    /// A new token for the same user. What it no longer allows is unsubscribed.
+    /// A new token for the same user. What it no longer allows is unsubscribed, its roles are heard.
     async fn renew(&mut self, token: &str) -> Result<(), Problem> {
         let authenticated = self.api.inner.auth.authenticate(Some(token), None).await;
         let principal = authenticated.map_err(|error| Problem::unauthenticated(&error))?;
@@ -149,6 +155,9 @@ impl Session {
             if !self.principal.may_subscribe(&pattern) {
                 self.feed.unsubscribe(&pattern);
             }
+        }
+        for topic in self.principal.own_topics() {
+            self.feed.subscribe(topic.into(), Start::Now).await?;
         }
         Ok(())
     }

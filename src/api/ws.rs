@@ -147,6 +147,7 @@ impl Socket {
             tracing::debug!(reason = problem.sentence(), "a session was not opened");
             Some(Close::from(&problem))
         };
+        let mut reference = None;
         let principal = match principal {
             Some(principal) => principal.map_err(closed)?,
             None => {
@@ -157,6 +158,7 @@ impl Socket {
                 else {
                     return Err(Some(Close::Unauthenticated));
                 };
+                reference = frame.reference;
                 topics.extend(wanted);
                 cursor = own.or(cursor);
                 let authenticated = self.api.inner.auth.authenticate(token.as_deref(), None).await;
@@ -165,7 +167,7 @@ impl Socket {
         };
         let opened = Session::open(&self.api, principal, topics, cursor).await;
         let session = opened.map_err(closed)?;
-        self.send(session.welcome()).await?;
+        self.send(session.welcome(reference.as_ref())).await?;
         Ok(session)
     }
 
@@ -209,6 +211,10 @@ impl Socket {
                         Received::End(end) => return end,
                         Received::Text(text) => match session.receive(&text).await {
                             Reply::Frame(text) => if let Err(end) = self.send(text).await { return end },
+                            Reply::Renewed(text) => {
+                                next_expiry.as_mut().reset(Instant::now());
+                                if let Err(end) = self.send(text).await { return end }
+                            }
                             Reply::Later(answer) => publishes.push(answer),
                             Reply::Close(close) => return Some(close),
                         }
