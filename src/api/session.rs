@@ -11,7 +11,7 @@ use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
     ok_frame, pong_frame, publish_message, welcome_frame,
 };
-use crate::domain::{Cursor, Pattern, Principal};
+use crate::domain::{Cursor, Pattern, PatternSet, Principal};
 use crate::feed::{Feed, Start};
 
 /// How long before its token expires a session is told.
@@ -124,8 +124,9 @@ impl Session {
         let patterns: Vec<Pattern> = topics.iter().map(|topic| topic.pattern.clone()).collect();
         self.api.may_subscribe(&self.principal, &patterns)?;
         let own = self.feed.patterns();
-        let new = patterns.iter().filter(|pattern| !own.contains(pattern)).count();
-        self.api.check_count(own.len() + new)?;
+        let new: PatternSet =
+            patterns.into_iter().filter(|pattern| !own.contains(pattern)).collect();
+        self.api.check_count(own.len() + new.len())?;
         for Subscription { pattern, cursor } in topics {
             self.feed.subscribe(pattern, cursor.map_or(Start::Now, Start::After)).await?;
         }
