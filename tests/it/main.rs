@@ -7,6 +7,7 @@ mod contract;
 mod fleet;
 mod follower;
 mod harness;
+mod hostile;
 mod outages;
 mod protocol;
 mod replicas;
