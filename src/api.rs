@@ -117,12 +117,22 @@ impl Api {
             .with_state(self.clone())
     }
 
-    /// Health and metrics, which may listen apart.
+    /// Health and metrics, where they listen apart.
     pub fn ops_router(&self) -> Router {
+        self.ops_routes().fallback(error::not_found)
+    }
+
+    /// Both under one address.
+    pub fn whole_router(&self) -> Router {
+        self.router().merge(self.ops_routes())
+    }
+
+    fn ops_routes(&self) -> Router {
         Router::new()
             .route("/livez", get(health::live))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(health::metrics))
+            .method_not_allowed_fallback(error::method_not_allowed)
             .with_state(self.clone())
     }
 }

@@ -100,7 +100,7 @@ impl Replica {
         // The listener binds before the loops start: what fails at once should leave nothing behind.
         let bounds = Bounds::from(&config.server);
         let (router, ops) = match config.server.ops_listen {
-            None => (api.router().merge(api.ops_router()), None),
+            None => (api.whole_router(), None),
             Some(address) => {
                 let ops = Server::bind(address, api.ops_router(), bounds, metrics.clone());
                 (api.router(), Some(ops.map_err(|reason| AppError::Listen { address, reason })?))

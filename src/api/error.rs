@@ -65,6 +65,11 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+    pub fn method() -> Problem {
+        let detail = "this path does not take this method";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
+    }
+
     pub fn gone(oldest: Cursor) -> Problem {
         let detail = "the cursor is no longer good: reload, and go on from the one given here";
         let cursor = Some(oldest);
@@ -145,6 +150,10 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
+            // What is left of the body is not read, so nothing can follow it on this connection.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
@@ -188,8 +197,7 @@ pub async fn not_found() -> Problem {
 }
 
 pub async fn method_not_allowed() -> Problem {
-    let detail = "this path does not take this method";
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
+    Problem::method()
 }
 
 /// Why a WebSocket is closed from our side.

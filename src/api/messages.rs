@@ -95,8 +95,8 @@ pub async fn history(
     }
     query.finish()?;
     api.may_subscribe(&principal, &wanted)?;
-    api.check_count(wanted.len())?;
     let patterns: PatternSet = wanted.into_iter().collect();
+    api.check_count(patterns.len())?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut reader = Reader::begin(&api, patterns, after, since).await?;
     let mut page = reader.page(limit).await?;

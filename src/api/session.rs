@@ -11,7 +11,7 @@ use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
     ok_frame, pong_frame, publish_message, welcome_frame,
 };
-use crate::domain::{Cursor, Pattern, Principal};
+use crate::domain::{Cursor, Pattern, PatternSet, Principal};
 use crate::feed::{Feed, Start};
 
 /// How long before its token expires a session is told.
@@ -30,6 +30,8 @@ pub struct Session {
 /// What follows from a frame.
 pub enum Reply {
     Frame(String),
+    /// The token is a new one: the time means something else now.
+    Renewed(String),
     /// The answer to a publish, when it is durable. The session goes on meanwhile.
     Later(BoxFuture<'static, String>),
     Close(Close),
@@ -69,7 +71,7 @@ impl Session {
         Ok(session)
     }
 
-    pub fn welcome(&self) -> String {
+    pub fn welcome(&self, reference: Option<&Reference>) -> String {
         let settings = &self.api.inner.settings;
         welcome_frame(
             &self.id,
@@ -78,6 +80,7 @@ impl Session {
             &self.feed.patterns().to_vec(),
             &self.feed.cursor(),
             settings.heartbeat.as_secs(),
+            reference,
         )
     }
 
@@ -108,7 +111,10 @@ impl Session {
             }
             Operation::Subscribe { topics } => self.subscribe(topics).await?,
             Operation::Unsubscribe { patterns } => self.unsubscribe(&patterns),
-            Operation::Auth { token } => self.renew(&token).await?,
+            Operation::Auth { token } => {
+                self.renew(&token).await?;
+                return Ok(Reply::Renewed(ok_frame(reference.as_ref(), None)));
+            }
             Operation::Publish { message } => return self.publish(message, reference),
         }
         Ok(Reply::Frame(ok_frame(reference.as_ref(), None)))
@@ -118,8 +124,9 @@ impl Session {
         let patterns: Vec<Pattern> = topics.iter().map(|topic| topic.pattern.clone()).collect();
         self.api.may_subscribe(&self.principal, &patterns)?;
         let own = self.feed.patterns();
-        let new = patterns.iter().filter(|pattern| !own.contains(pattern)).count();
-        self.api.check_count(own.len() + new)?;
+        let new: PatternSet =
+            patterns.into_iter().filter(|pattern| !own.contains(pattern)).collect();
+        self.api.check_count(own.len() + new.len())?;
         for Subscription { pattern, cursor } in topics {
             self.feed.subscribe(pattern, cursor.map_or(Start::Now, Start::After)).await?;
         }
@@ -136,7 +143,7 @@ impl Session {
         }
     }
 
-    /// A new token for the same user. What it no longer allows is unsubscribed.
+    /// A new token for the same user. What it no longer allows is unsubscribed, its roles are heard.
     async fn renew(&mut self, token: &str) -> Result<(), Problem> {
         let authenticated = self.api.inner.auth.authenticate(Some(token), None).await;
         let principal = authenticated.map_err(|error| Problem::unauthenticated(&error))?;
@@ -149,6 +156,9 @@ impl Session {
             if !self.principal.may_subscribe(&pattern) {
                 self.feed.unsubscribe(&pattern);
             }
+        }
+        for topic in self.principal.own_topics() {
+            self.feed.subscribe(topic.into(), Start::Now).await?;
         }
         Ok(())
     }

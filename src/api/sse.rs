@@ -101,7 +101,7 @@ impl Stream {
         if !self.begun {
             self.begun = true;
             let retry_ms = rand::random_range(RETRY_MS);
-            let welcome = event("welcome", &self.session.welcome());
+            let welcome = event("welcome", &self.session.welcome(None));
             return Some(format!("retry: {retry_ms}\n{welcome}").into());
         }
         loop {

@@ -7,13 +7,14 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::Api;
 use super::error::{Close, Problem};
@@ -51,7 +52,7 @@ pub async fn open(
     guard: Option<Extension<ConnectionGuard>>,
     headers: HeaderMap,
     mut query: Query,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let named = headers.contains_key("authorization") || api.inner.auth.is_dev();
     let token_given = named || query.has("access_token");
@@ -63,6 +64,12 @@ pub async fn open(
     let topics = query.take_patterns().into_iter();
     let topics = topics.map(|pattern| Subscription { pattern, cursor: None }).collect();
     query.finish()?;
+    let upgrade = upgrade.map_err(|rejection| match rejection {
+        WebSocketUpgradeRejection::MethodNotGet(_) => Problem::method(),
+        other => {
+            Problem::malformed(format!("not the request of a WebSocket: {}", other.body_text()))
+        }
+    })?;
     let max = api.inner.settings.frame_bytes_max;
     let upgrade = upgrade
         .protocols([PROTOCOL])
@@ -112,7 +119,9 @@ impl Socket {
         };
         let code = end.map_or(1006, Close::code);
         self.api.inner.metrics.hub.closed.get_or_create(&Code { code }).inc();
-        if let Some(close) = end {
+        if end == Some(Close::Asked) {
+            let _ = timeout(CLOSE_TIMEOUT, self.drain()).await;
+        } else if let Some(close) = end {
             let frame = CloseFrame { code, reason: close.reason().into() };
             let _ = timeout(CLOSE_TIMEOUT, self.say_goodbye(frame)).await;
         }
@@ -121,8 +130,13 @@ impl Socket {
     /// Sends the close and waits for the client's, so that what was sent before arrives.
     async fn say_goodbye(&mut self, frame: CloseFrame) -> Result<(), axum::Error> {
         self.socket.send(Message::Close(Some(frame))).await?;
-        while let Some(Ok(_)) = self.socket.recv().await {}
+        self.drain().await;
         Ok(())
+    }
+
+    /// Reads to the end. The answer to a client's close is written by reading on.
+    async fn drain(&mut self) {
+        while let Some(Ok(_)) = self.socket.recv().await {}
     }
 
     /// Finds out who it is, by the request or by its first frame, and opens the session.
@@ -136,6 +150,7 @@ impl Socket {
             tracing::debug!(reason = problem.sentence(), "a session was not opened");
             Some(Close::from(&problem))
         };
+        let mut reference = None;
         let principal = match principal {
             Some(principal) => principal.map_err(closed)?,
             None => {
@@ -146,6 +161,7 @@ impl Socket {
                 else {
                     return Err(Some(Close::Unauthenticated));
                 };
+                reference = frame.reference;
                 topics.extend(wanted);
                 cursor = own.or(cursor);
                 let authenticated = self.api.inner.auth.authenticate(token.as_deref(), None).await;
@@ -154,18 +170,21 @@ impl Socket {
         };
         let opened = Session::open(&self.api, principal, topics, cursor).await;
         let session = opened.map_err(closed)?;
-        self.send(session.welcome()).await?;
+        self.send(session.welcome(reference.as_ref())).await?;
         Ok(session)
     }
 
     async fn hello(&mut self) -> Result<Utf8Bytes, End> {
-        match timeout(HELLO_TIMEOUT, self.socket.recv()).await {
-            Err(_) => Err(Some(Close::Unauthenticated)),
-            Ok(received) => match self.understand(received) {
-                Received::Text(text) => Ok(text),
-                Received::Other => Err(Some(Close::Unauthenticated)),
-                Received::End(end) => Err(end),
-            },
+        let deadline = Instant::now() + HELLO_TIMEOUT;
+        loop {
+            match timeout_at(deadline, self.socket.recv()).await {
+                Err(_) => return Err(Some(Close::Unauthenticated)),
+                Ok(received) => match self.understand(received) {
+                    Received::Text(text) => return Ok(text),
+                    Received::Other => {}
+                    Received::End(end) => return Err(end),
+                },
+            }
         }
     }
 
@@ -195,6 +214,10 @@ impl Socket {
                         Received::End(end) => return end,
                         Received::Text(text) => match Box::pin(session.receive(&text)).await {
                             Reply::Frame(text) => if let Err(end) = self.send(text).await { return end },
+                            Reply::Renewed(text) => {
+                                next_expiry.as_mut().reset(Instant::now());
+                                if let Err(end) = self.send(text).await { return end }
+                            }
                             Reply::Later(answer) => publishes.push(answer),
                             Reply::Close(close) => return Some(close),
                         }
@@ -234,7 +257,8 @@ impl Socket {
 
     fn understand(&self, received: Option<Result<Message, axum::Error>>) -> Received {
         match received {
-            None | Some(Ok(Message::Close(_))) => Received::End(None),
+            None => Received::End(None),
+            Some(Ok(Message::Close(_))) => Received::End(Some(Close::Asked)),
             Some(Ok(Message::Text(text))) => Received::Text(text),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Other,
             Some(Ok(Message::Binary(_))) => Received::End(Some(Close::Malformed)),

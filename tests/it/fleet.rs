@@ -118,6 +118,18 @@ impl Replica {
         self.ended().await
     }
 
+    /// Tells it to leave and returns its exit code and what it said since it listens.
+    pub async fn leave_saying(&mut self) -> (Option<i32>, Vec<String>) {
+        self.signal("-TERM");
+        let mut lines = self.stderr.take().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = Vec::new();
+        while let Ok(Ok(Some(line))) = timeout_at(deadline, lines.next_line()).await {
+            said.push(line);
+        }
+        (timeout_at(deadline, self.child.wait()).await.expect("it ends").unwrap().code(), said)
+    }
+
     pub async fn ended(&mut self) -> Option<i32> {
         // What it still says must go somewhere, or it would wait for ever.
         let mut lines = self.stderr.take().unwrap();
