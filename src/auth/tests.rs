@@ -187,6 +187,8 @@ async fn a_token_that_is_signed_here_is_taken_here() {
         subscribe: vec!["order:*".to_owned()],
         publish: vec!["order:7".to_owned()],
         expires_at_s: NOW_S + 60,
+        issuer: None,
+        audience: None,
     };
     let principal = ask(settings(), Some(&sign(&request, SECRET).unwrap())).await.unwrap();
     assert!(principal.may_publish(&Topic::parse("order:7").unwrap()));

@@ -17,7 +17,6 @@ mod idle;
 mod leaving;
 mod load;
 mod outages;
-mod outages;
 mod pooler;
 mod protocol;
 mod proxy;

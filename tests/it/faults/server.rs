@@ -69,7 +69,9 @@ async fn clients_of_a_database_that_was_restored_are_told_to_reload() {
     elsewhere.connected().await;
     let mut lost = String::new();
     for number in 0..10 {
-        let answer = replica.publish(&json!({"topic": "a", "data": number})).await;
+        let key = number.to_string();
+        let body = json!({"topic": "a", "data": number, "idempotency_key": key});
+        let answer = replica.publish(&body).await;
         lost = answer["messages"][0]["cursor"].as_str().unwrap().to_owned();
     }
     follower.has(10).await;
@@ -87,7 +89,8 @@ async fn clients_of_a_database_that_was_restored_are_told_to_reload() {
         one["log"]["epoch"] == two["log"]["epoch"]
     })
     .await;
-    let after = other.publish(&json!({"topic": "a", "data": "after"})).await;
+    let after =
+        other.publish(&json!({"topic": "a", "data": "after", "idempotency_key": "after"})).await;
     assert_eq!(after["messages"][0]["seq"], 2, "the numbers that were lost are given again");
     for follower in [&follower, &elsewhere] {
         until("the message after it came", async || follower.seen().messages.len() == 11).await;

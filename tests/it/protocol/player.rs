@@ -88,6 +88,8 @@ impl Stage {
                 subscribe: topics(),
                 publish: topics(),
                 expires_at_s: now_s + lives_s,
+                issuer: None,
+                audience: None,
             };
             sign(&request, SECRET).unwrap()
         };
