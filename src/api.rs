@@ -51,8 +51,6 @@ pub struct ApiSettings {
     pub history_limit_max: usize,
     pub long_poll_max: Duration,
     pub heartbeat: Duration,
-    /// How long a client may take nothing from its socket.
-    pub stall: Duration,
     /// Over how long the closes of a leaving replica are spread.
     pub drain: Duration,
     pub retention_s: u32,

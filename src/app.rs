@@ -102,7 +102,7 @@ impl Replica {
         });
 
         // The listener binds before the loops start: what fails at once should leave nothing behind.
-        let bounds = Bounds::from(&config.server);
+        let bounds = Bounds::new(&config.server, config.hub.stall);
         let (router, ops) = match config.server.ops_listen {
             None => (api.router().merge(api.ops_router()), None),
             Some(address) => {
@@ -229,6 +229,7 @@ pub async fn serve(config: &Config) -> Result<u8, AppError> {
     tracing::info!(
         replica = config.replica.as_str(),
         address = %replica.address,
+        ops_address = replica.ops_address.map(tracing::field::display),
         mode = if config.postgres.database.is_some() { "postgres" } else { "memory" },
         "listening"
     );
@@ -304,7 +305,6 @@ fn api_settings(config: &Config) -> ApiSettings {
         history_limit_max: config.limits.history_limit_max,
         long_poll_max: config.limits.long_poll_max,
         heartbeat: config.hub.heartbeat,
-        stall: config.hub.stall,
         drain: config.server.drain,
         retention_s: parts::seconds(config.postgres.retention),
         page: Page {
