@@ -111,6 +111,8 @@ impl Api {
             .fallback(error::not_found)
             .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))
             .layer(from_fn_with_state(self.clone(), access::check_origin))
+            // Outermost: a preflight has no route, and a refusal too is to be read by the page.
+            .layer(access::cors(&self.inner.settings.origins))
             .with_state(self.clone())
     }
 

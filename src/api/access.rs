@@ -1,14 +1,21 @@
 //! Who asks, and from which page.
 
+use std::time::Duration;
+
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Api;
 use super::error::Problem;
+use super::limits::OriginPolicy;
 use super::query::Query;
 use crate::domain::{Pattern, PatternSet, Principal};
+
+/// For how long a browser may remember what it was told of an origin.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
 /// Refuses requests from pages that are not allowed, before anything else is looked at.
 pub async fn check_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -19,6 +26,21 @@ pub async fn check_origin(State(api): State<Api>, request: Request, next: Next) 
             "pages of this origin may not use this server; see the setting allowed_origins";
         Problem::forbidden(detail).into_response()
     }
+}
+
+/// What a browser must be told before it lets a page of another origin read an answer.
+pub fn cors(policy: &OriginPolicy) -> CorsLayer {
+    let policy = policy.clone();
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin, _| policy.lists(origin)))
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("last-event-id"),
+        ])
+        .expose_headers([header::RETRY_AFTER])
+        .max_age(PREFLIGHT_AGE)
 }
 
 impl Api {
