@@ -8,3 +8,4 @@ mod harness;
 mod outages;
 mod replicas;
 mod schema;
+mod settings;
