@@ -4,6 +4,7 @@
 //! with another value and shows that there it is not so.
 
 mod auth;
+mod bounds;
 mod bus;
 mod client;
 mod feed;
