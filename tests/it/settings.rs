@@ -20,7 +20,7 @@ mod server;
 
 use tidings::config::SETTINGS;
 
-use crate::fleet::Replica;
+use crate::fleet::{Replica, until};
 use crate::harness;
 
 /// Each setting and the tests that show its effect. They are named as functions, so that none can
@@ -124,6 +124,11 @@ async fn in_memory(settings: &[(&str, &str)]) -> Replica {
 /// A replica over Postgres with these settings, by their keys.
 async fn in_postgres(name: &str, database_url: &str, settings: &[(&str, &str)]) -> Replica {
     Replica::start(name, database_url, &borrowed(&variables(settings))).await
+}
+
+/// A replica is ready a moment before its listener has read what it missed.
+async fn until_live(replica: &Replica) {
+    until("the listener is live", async || replica.readyz().await["listener"] == "live").await;
 }
 
 /// The exit code of a replica that cannot start with these settings, and what it says.

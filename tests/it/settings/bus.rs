@@ -31,6 +31,7 @@ pub(super) async fn a_quiet_listener_is_tried_by_a_pulse() {
     // Each in a database of its own: everybody hears everybody's pulses.
     let often = in_postgres("often", &database().await.0, &[("pulse_s", "1")]).await;
     let rarely = in_postgres("rarely", &database().await.0, &[("pulse_s", "3600")]).await;
-    until("it has heard itself some times", async || often.metric(heard).await >= 3).await;
-    assert_eq!(rarely.metric(heard).await, 1, "the one by which it knew that it listens");
+    until("it has heard itself some times", async || often.metric(heard).await > 3).await;
+    // The one by which it knew that it listens; on a bad day that took two.
+    assert!(rarely.metric(heard).await <= 2);
 }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::fleet::{PATIENCE, Replica};
+use crate::fleet::{PATIENCE, Replica, until};
 
 /// So little that a server soon finds no room for more.
 const RECEIVE_BUFFER_BYTES: u32 = 4 << 10;
@@ -60,14 +60,20 @@ pub async fn post_as(replica: &Replica, token: Option<&str>, body: &Value) -> An
     Answer::of(request.json(body).send().await.unwrap()).await
 }
 
-/// Publishes so many messages of so many bytes in one batch; returns the cursor before the first.
+/// Publishes so many messages of so many bytes in one batch, and waits until the replica has applied
+/// them; returns the cursor before the first.
 pub async fn publish(replica: &Replica, topic: &str, count: usize, bytes: usize) -> String {
     let message = json!({"topic": topic, "data": "x".repeat(bytes)});
     let messages = vec![message; count];
     let answer = replica.publish(&json!({ "messages": messages })).await;
     let cursor = answer["messages"][0]["cursor"].as_str().unwrap();
     let (epoch, seq) = cursor.split_once('-').unwrap();
-    format!("{epoch}-{}", seq.parse::<u64>().unwrap() - 1)
+    let before = seq.parse::<u64>().unwrap() - 1;
+    until("the messages are applied", async || {
+        replica.metric("tidings_log_applied_seq").await >= before + count as u64
+    })
+    .await;
+    format!("{epoch}-{before}")
 }
 
 pub struct Socket(WebSocketStream<TcpStream>);

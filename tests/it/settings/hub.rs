@@ -55,16 +55,18 @@ pub(super) async fn a_session_that_falls_behind_reads_the_log() {
     ] {
         let replica = in_memory(&settings).await;
         let mut slow = Socket::welcome(&replica, "topics=a").await;
+        let mut published = 0;
+        // Before that it is behind because it has just begun.
+        while replica.metric("tidings_hub_deliveries_total").await == 0 {
+            publish(&replica, "a", 1, 10).await;
+            published += 1;
+        }
         for _ in 0..MANY {
             publish(&replica, "a", 1, LARGE_BYTES).await;
         }
-        until("everything was handed out", async || {
-            replica.metric("tidings_log_applied_seq").await == MANY as u64
-        })
-        .await;
         let behind = replica.metric("tidings_hub_behind_total").await;
         assert_eq!(behind > 0, goes_behind, "{behind} with {settings:?}");
-        for seq in 1..=MANY {
+        for seq in 1..=published + MANY {
             assert_eq!(slow.frame("message").await["seq"], seq, "with {settings:?}");
         }
     }

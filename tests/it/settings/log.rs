@@ -1,7 +1,7 @@
 //! The settings of the part `log`.
 
 use super::client::{get, publish};
-use super::{database, in_memory, in_postgres, number};
+use super::{database, in_memory, in_postgres, number, until_live};
 use crate::fleet::until;
 
 #[tokio::test]
@@ -29,6 +29,7 @@ pub(super) async fn what_was_not_announced_is_found_by_the_tick() {
     let rare = [("tick_ms", "60000"), ("polling_tick_ms", "60000")];
     let rare = in_postgres("rare", &url, &rare).await;
     let often = in_postgres("often", &url, &[("tick_ms", "100")]).await;
+    until_live(&often).await;
     // As a replica does that dies before it has told the others.
     let append = "select count(*) from tidings.log_append(
         array['a'], array['1'], array[null], array[0::smallint], array[null],

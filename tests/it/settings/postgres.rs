@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::client::{get, publish};
-use super::{Lock, database, in_postgres, number};
+use super::{Lock, database, in_postgres, number, until_live};
 use crate::fleet::{Replica, until};
 use crate::harness;
 
@@ -48,7 +48,7 @@ pub(super) async fn the_listener_goes_where_it_is_told() {
     let listening = "select count(*) from pg_stat_activity
         where datname = current_database() and query ilike 'listen %'";
     let here = in_postgres("here", &url, &[("listen_database_url", &named)]).await;
-    assert_eq!(here.readyz().await["listener"], "live");
+    until_live(&here).await;
     assert_eq!(number(&database, listening).await, 1);
     drop(here);
     until("its listener is gone", async || number(&database, listening).await == 0).await;

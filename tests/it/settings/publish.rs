@@ -111,12 +111,17 @@ pub(super) async fn each_lane_writes_on_a_connection_of_its_own() {
     for lanes in [1, 3] {
         let name = format!("with-{lanes}");
         let replica = in_postgres(&name, &url, &[("lanes", &lanes.to_string())]).await;
-        for _ in 0..10 {
-            replica.publish(&json!({"topic": "a", "data": 1})).await;
-        }
-        // They take turns, so that each of them has written by now.
+        let publish = async || replica.publish(&json!({"topic": "a", "data": 1})).await;
         let slots = format!("select count(*) from tidings.writer where replica like '{name}/%'");
-        assert_eq!(number(&database, &slots).await, lanes);
+        until("each lane has written", async || {
+            publish().await;
+            number(&database, &slots).await == lanes
+        })
+        .await;
+        for _ in 0..10 {
+            publish().await;
+        }
+        assert_eq!(number(&database, &slots).await, lanes, "and no other");
     }
 }
 
