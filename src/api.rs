@@ -51,8 +51,6 @@ pub struct ApiSettings {
     pub history_limit_max: usize,
     pub long_poll_max: Duration,
     pub heartbeat: Duration,
-    /// How long a client may take nothing from its socket.
-    pub stall: Duration,
     /// Over how long the closes of a leaving replica are spread.
     pub drain: Duration,
     pub retention_s: u32,
@@ -113,7 +111,8 @@ impl Api {
             .fallback(error::not_found)
             .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))
             .layer(from_fn_with_state(self.clone(), access::check_origin))
-            .layer(access::cross_origin(self.inner.settings.origins.clone()))
+            // Outermost: a preflight has no route, and a refusal too is to be read by the page.
+            .layer(access::cors(&self.inner.settings.origins))
             .with_state(self.clone())
     }
 

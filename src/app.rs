@@ -98,7 +98,7 @@ impl Replica {
         });
 
         // The listener binds before the loops start: what fails at once should leave nothing behind.
-        let bounds = Bounds::from(&config.server);
+        let bounds = Bounds::new(&config.server, config.hub.stall);
         let (router, ops) = match config.server.ops_listen {
             None => (api.whole_router(), None),
             Some(address) => {
@@ -174,6 +174,7 @@ pub async fn serve(
     tracing::info!(
         replica = config.replica.as_str(),
         address = %replica.address,
+        ops_address = replica.ops_address.map(tracing::field::display),
         mode = if config.postgres.database.is_some() { "postgres" } else { "memory" },
         "listening"
     );
@@ -235,7 +236,6 @@ fn api_settings(config: &Config) -> ApiSettings {
         history_limit_max: config.limits.history_limit_max,
         long_poll_max: config.limits.long_poll_max,
         heartbeat: config.hub.heartbeat,
-        stall: config.hub.stall,
         drain: config.server.drain,
         retention_s: parts::seconds(config.postgres.retention),
         page: Page {

@@ -42,6 +42,7 @@ pub struct Config {
     pub log: Log,
     pub bus: Bus,
     pub feed: Feed,
+    pub memory: Memory,
     pub postgres: Postgres,
     /// What is allowed and yet worth a line in the log.
     pub warnings: Vec<String>,
@@ -133,6 +134,13 @@ pub struct Feed {
     pub replay_readers_max: usize,
     pub page_messages_max: usize,
     pub page_bytes_max: usize,
+}
+
+/// The log of a replica without a database.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    pub messages_max: usize,
+    pub bytes_max: usize,
 }
 
 #[derive(Clone, Debug)]

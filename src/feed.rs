@@ -33,7 +33,7 @@ use crate::store::{Page, StoreError};
 /// How long to leave a store alone that could not be read.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How many subscriptions may be replayed or settled at the same time.
+/// How many subscriptions may be replayed at the same time.
 const SIDES_MAX: usize = 128;
 
 /// How much one call takes from the queue: the writer flushes between.
@@ -155,11 +155,20 @@ impl Feed {
         self.queue.is_behind()
     }
 
+    /// Whether so many more may be replayed now.
+    pub fn has_room(&mut self, replays: usize) -> bool {
+        self.settle();
+        let running = self.sides.iter().filter(|side| side.is_replay()).count();
+        running + replays <= SIDES_MAX
+    }
+
     /// Subscribes to more. With a cursor, what was missed on it comes first.
     pub async fn subscribe(&mut self, pattern: Pattern, start: Start) -> Result<(), FeedError> {
-        if self.sides.len() >= SIDES_MAX {
+        if start != Start::Now && !self.has_room(1) {
             return Err(FeedError::Busy);
         }
+        // On a quiet session the position may lag behind messages that it did not want.
+        self.position = self.cursor().seq;
         let before = self.patterns.clone();
         if self.patterns.insert(pattern.clone()) {
             self.hub.subscribe(&self.queue, &pattern);
@@ -170,6 +179,8 @@ impl Feed {
         // Messages up to here are not queued for it, or are and will be skipped.
         let until = head.seq.max(self.hub.delivered());
         match start {
+            // Nothing up to there is still to come, so there is nothing to leave out.
+            Start::Now if until <= self.position => {}
             Start::Now => self.sides.push_back(Side::settled(pattern, before, until)),
             Start::After(cursor) => match self.refuse(&cursor, &head).await {
                 Some(reason) => {

@@ -223,6 +223,8 @@ part! {
         connections: Gauge, "server_connections", "Connections that are open";
         accepted: Counter, "server_accepted", "Connections that were accepted";
         refused: Family<Reason, Counter>, "server_refused", "Connections that were turned away";
+        stalled: Counter, "server_stalled",
+            "Connections cut off because their clients took no answer, WebSockets apart";
         aborted: Counter, "server_aborted", "Connections cut off at the end of a drain";
     }
 }

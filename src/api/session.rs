@@ -12,7 +12,7 @@ use super::protocol::{
     ok_frame, pong_frame, publish_message, welcome_frame,
 };
 use crate::domain::{Cursor, Pattern, PatternSet, Principal};
-use crate::feed::{Feed, Start};
+use crate::feed::{Feed, FeedError, Start};
 
 /// How long before its token expires a session is told.
 const EXPIRY_WARNING_S: i64 = 30;
@@ -127,6 +127,11 @@ impl Session {
         let new: PatternSet =
             patterns.into_iter().filter(|pattern| !own.contains(pattern)).collect();
         self.api.check_count(own.len() + new.len())?;
+        // All of them or none: a client could not tell which ones it has.
+        let replays = topics.iter().filter(|topic| topic.cursor.is_some()).count();
+        if !self.feed.has_room(replays) {
+            return Err(FeedError::Busy.into());
+        }
         for Subscription { pattern, cursor } in topics {
             self.feed.subscribe(pattern, cursor.map_or(Start::Now, Start::After)).await?;
         }

@@ -15,6 +15,7 @@ use axum::response::Response;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::error::{Close, Problem};
@@ -79,9 +80,9 @@ pub async fn open(
         .max_message_size(max)
         .max_frame_size(max);
     Ok(upgrade.on_upgrade(move |socket| {
-        let own = guard.as_deref().cloned();
+        let guarded = guard.as_deref().cloned();
         // In one place on the heap: each future that this one is moved into would be as large again.
-        let life = Box::pin(Socket::new(api, socket).run(principal, topics, cursor, own));
+        let life = Box::pin(Socket::new(api, socket, guarded).run(principal, topics, cursor));
         async move {
             match guard {
                 Some(Extension(guard)) => drop(guard.hold(life).await),
@@ -94,14 +95,22 @@ pub async fn open(
 struct Socket {
     api: Api,
     socket: WebSocket,
+    /// Cancelled when the replica leaves.
+    closing: CancellationToken,
+    /// Cancelled when the client takes nothing.
+    stalled: CancellationToken,
 }
 
 /// Why a socket ends. `None`: the client has gone.
 type End = Option<Close>;
 
 impl Socket {
-    fn new(api: Api, socket: WebSocket) -> Socket {
-        Socket { api, socket }
+    fn new(api: Api, socket: WebSocket, guard: Option<ConnectionGuard>) -> Socket {
+        let (closing, stalled) = match guard {
+            Some(guard) => (guard.closing().clone(), guard.stalled().clone()),
+            None => Default::default(),
+        };
+        Socket { api, socket, closing, stalled }
     }
 
     async fn run(
@@ -109,12 +118,11 @@ impl Socket {
         principal: Option<Result<Principal, Problem>>,
         topics: Vec<Subscription>,
         cursor: Option<Cursor>,
-        guard: Option<ConnectionGuard>,
     ) {
         // What beginning needs is given back, so that a quiet socket weighs little.
         let begun = Box::pin(self.begin(principal, topics, cursor)).await;
         let end = match begun {
-            Ok(session) => self.live(session, guard).await,
+            Ok(session) => self.live(session).await,
             Err(end) => end,
         };
         let code = end.map_or(1006, Close::code);
@@ -188,16 +196,14 @@ impl Socket {
         }
     }
 
-    async fn live(&mut self, mut session: Session, guard: Option<ConnectionGuard>) -> End {
+    async fn live(&mut self, mut session: Session) -> End {
         let settings = &self.api.inner.settings;
         let heartbeat = settings.heartbeat;
         // At random in the window, so that a replica that leaves does not send all away at once.
         let farewell = settings.drain.mul_f64(rand::random_range(0.0..0.7));
+        let (closing, stalled) = (self.closing.clone(), self.stalled.clone());
         let mut leaving = pin!(async move {
-            match &guard {
-                Some(guard) => guard.closing().cancelled().await,
-                None => std::future::pending().await,
-            }
+            closing.cancelled().await;
             tokio::time::sleep(farewell).await;
         });
         let mut next_heartbeat = pin!(sleep_until(Instant::now() + heartbeat));
@@ -251,6 +257,8 @@ impl Socket {
                     next_expiry.as_mut().reset(Instant::now() + after);
                 }
                 () = leaving.as_mut() => return Some(Close::Leaving),
+                // Even an answer to a ping may find no room.
+                () = stalled.cancelled() => return Some(Close::TooSlow),
             }
         }
     }
@@ -276,18 +284,16 @@ impl Socket {
 
     /// Writes all of it and flushes once. A client that takes nothing for too long is let go.
     async fn send_all(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), End> {
-        let stall = self.api.inner.settings.stall;
-        let socket = &mut self.socket;
+        let Socket { socket, stalled, .. } = self;
         let writing = async {
             for message in messages {
                 socket.feed(message).await?;
             }
             socket.flush().await
         };
-        match timeout(stall, writing).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(None),
-            Err(_) => Err(Some(Close::TooSlow)),
+        tokio::select! {
+            written = writing => written.map_err(|_: axum::Error| None),
+            () = stalled.cancelled() => Err(Some(Close::TooSlow)),
         }
     }
 }

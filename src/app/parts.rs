@@ -22,10 +22,6 @@ use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
 use crate::store::{LogStore, Upkeep};
 
-/// What memory mode keeps: enough for trying out and for tests, whatever the retention.
-const MEMORY_MESSAGES_MAX: usize = 1_000_000;
-const MEMORY_BYTES_MAX: usize = 512 << 20;
-
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 
@@ -56,8 +52,8 @@ impl Backend {
     fn in_memory(config: &Config, clock: &Clock) -> Backend {
         let bus = MemoryBus::default();
         let settings = MemorySettings {
-            messages_max: MEMORY_MESSAGES_MAX,
-            bytes_max: MEMORY_BYTES_MAX,
+            messages_max: config.memory.messages_max,
+            bytes_max: config.memory.bytes_max,
             retention_s: seconds(config.postgres.retention),
             idempotency_s: seconds(config.publish.idempotency),
         };

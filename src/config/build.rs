@@ -28,6 +28,7 @@ pub(super) fn config(
         log: log(v),
         bus: bus(v),
         feed: feed(v),
+        memory: memory(v),
         postgres: postgres(v, env, &replica, &mut warnings),
         replica,
         dev,
@@ -171,6 +172,10 @@ fn feed(v: &mut Values) -> Feed {
     }
 }
 
+fn memory(v: &mut Values) -> Memory {
+    Memory { messages_max: v.count("memory_messages_max"), bytes_max: v.count("memory_bytes_max") }
+}
+
 fn postgres(
     v: &mut Values,
     env: &dyn Fn(&str) -> Option<String>,
@@ -213,6 +218,7 @@ fn compare(config: &Config, v: &mut Values) {
         ("batch_bytes_max", config.publish.batch_bytes_max),
         ("intake_bytes_max", config.publish.intake_bytes_max),
         ("ring_bytes_max", config.log.ring_bytes_max),
+        ("memory_bytes_max", config.memory.bytes_max),
     ] {
         if bytes < data {
             v.refuse(key, format!("must be at least data_bytes_max, which is {data}"));

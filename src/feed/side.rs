@@ -30,6 +30,10 @@ impl Side {
         Side { pattern, before: None, from, position: from, until, count: 0, told: false }
     }
 
+    pub fn is_replay(&self) -> bool {
+        self.before.is_none()
+    }
+
     pub fn pattern(&self) -> &Pattern {
         &self.pattern
     }

@@ -22,3 +22,4 @@ mod protocol;
 mod proxy;
 mod replicas;
 mod schema;
+mod settings;
