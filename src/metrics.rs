@@ -243,7 +243,7 @@ fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.0, 18))
 }
 
-/// 1 to 4096, above which no batch goes.
+/// 1 to 4096; what is larger is counted above that.
 fn sizes() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 13))
 }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::Api;
 use super::error::{Close, Problem};
 use super::limits::{FrameRate, Place};
 use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
-    ok_frame, pong_frame, publish_message, welcome_frame,
+    ok_frame, pong_frame, publish_message, status_frame, welcome_frame,
 };
 use crate::domain::{Cursor, Pattern, PatternSet, Principal};
 use crate::feed::{Feed, FeedError, Start};
@@ -22,9 +23,30 @@ pub struct Session {
     id: String,
     principal: Principal,
     pub feed: Feed,
+    pub health: Health,
     rate: FrameRate,
     warned: bool,
     _place: Place,
+}
+
+/// What the session was told of the replica's sight of the log.
+pub struct Health {
+    degraded: watch::Receiver<bool>,
+    told: bool,
+}
+
+impl Health {
+    /// Resolves when there is something else to tell than what was told last.
+    pub async fn changed(&mut self) -> String {
+        let told = self.told;
+        let Ok(now) = self.degraded.wait_for(|degraded| *degraded != told).await.map(|now| *now)
+        else {
+            // The log is gone, and with it the replica.
+            return std::future::pending().await;
+        };
+        self.told = now;
+        status_frame(now)
+    }
 }
 
 /// What follows from a frame.
@@ -65,8 +87,9 @@ impl Session {
         let feed = api.feed(patterns, start).await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
         let rate = FrameRate::new(settings.frames_per_s_max);
+        let health = Health { degraded: api.inner.log.degraded(), told: false };
         let (api, warned, _place) = (api.clone(), false, place);
-        let mut session = Session { api, id, principal, feed, rate, warned, _place };
+        let mut session = Session { api, id, principal, feed, health, rate, warned, _place };
         session.subscribe(own).await?;
         Ok(session)
     }

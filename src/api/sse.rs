@@ -123,6 +123,9 @@ impl Stream {
                 () = self.session.feed.next(&mut self.items) => {
                     return Some(gather(&mut self.items));
                 }
+                status = self.session.health.changed() => {
+                    return Some(event("status", &status).into());
+                }
                 () = sleep_until(self.next_cursor) => {
                     self.next_cursor = Instant::now() + self.heartbeat;
                     let cursor = self.session.feed.cursor();
@@ -150,9 +153,7 @@ impl Stream {
             }
         }
     }
-}
 
-impl Stream {
     fn ended(&mut self, end: Close) -> Option<Bytes> {
         self.end = Some(end);
         None

@@ -232,11 +232,16 @@ impl Socket {
                 () = session.feed.next(&mut items) => {
                     if let Err(end) = self.write(&mut items).await { return end }
                 }
+                status = session.health.changed() => {
+                    if let Err(end) = self.send(status).await { return end }
+                }
                 Some(answer) = publishes.next() => {
+                    // As long as it waits for answers it is not read from, so it cannot be heard.
+                    last_heard = Instant::now();
                     if let Err(end) = self.send(answer).await { return end }
                 }
                 () = next_heartbeat.as_mut() => {
-                    if last_heard.elapsed() > heartbeat * 3 {
+                    if publishes.len() < PUBLISHES_MAX && last_heard.elapsed() > heartbeat * 3 {
                         // It answered neither pings nor anything else.
                         return Some(Close::TooSlow);
                     }

@@ -33,6 +33,8 @@ pub struct Seen {
     pub messages: Vec<(String, u64)>,
     pub connects: usize,
     pub resets: usize,
+    /// What it was told of its replica's sight of the log.
+    pub statuses: Vec<String>,
     /// From the end of a connection to the next `welcome`.
     pub longest_absence: Duration,
     left: Option<Instant>,
@@ -192,6 +194,7 @@ fn note(seen: &Mutex<Seen>, frame: &Value) {
             }
         }
         Some("reset") => seen.resets += 1,
+        Some("status") => seen.statuses.push(frame["status"].as_str().unwrap().to_owned()),
         _ => {}
     }
     if let Some(cursor) = frame["cursor"].as_str() {

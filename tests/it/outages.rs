@@ -96,6 +96,14 @@ async fn a_postgres_that_goes_and_comes_back_under_load_costs_nobody_a_message()
             let problem: Value = refused.json().await.unwrap();
             assert_eq!(problem["status"], 503, "{problem}");
         }
+        let told = async |status: &str| {
+            until("open sessions are told", async || {
+                let mut open = followers.iter().filter(|follower| follower.way != Way::LongPoll);
+                open.all(|follower| follower.seen().statuses.last().is_some_and(|s| s == status))
+            })
+            .await;
+        };
+        told("degraded").await;
         cluster.start_again().unwrap();
         for replica in &fleet {
             until("the replica is ready again", async || {
@@ -104,6 +112,7 @@ async fn a_postgres_that_goes_and_comes_back_under_load_costs_nobody_a_message()
             })
             .await;
         }
+        told("ok").await;
     }
     let published = load.end().await;
     lost_and_doubled_nothing(&followers, &published).await;

@@ -92,6 +92,12 @@ pub fn cursor_frame(cursor: &Cursor) -> String {
     format!("{{\"type\":\"cursor\",\"cursor\":\"{cursor}\"}}")
 }
 
+/// Whether messages still come as they are published, or only once Postgres is back.
+pub fn status_frame(degraded: bool) -> String {
+    let status = if degraded { "degraded" } else { "ok" };
+    format!("{{\"type\":\"status\",\"status\":\"{status}\"}}")
+}
+
 pub fn token_expired_frame() -> String {
     "{\"type\":\"token_expired\"}".to_owned()
 }
