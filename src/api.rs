@@ -50,6 +50,7 @@ pub struct ApiSettings {
     pub topics_per_session_max: usize,
     pub history_limit_max: usize,
     pub long_poll_max: Duration,
+    pub body_timeout: Duration,
     pub heartbeat: Duration,
     /// Over how long the closes of a leaving replica are spread.
     pub drain: Duration,

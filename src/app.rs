@@ -235,6 +235,7 @@ fn api_settings(config: &Config) -> ApiSettings {
         topics_per_session_max: config.limits.topics_per_session_max,
         history_limit_max: config.limits.history_limit_max,
         long_poll_max: config.limits.long_poll_max,
+        body_timeout: config.limits.body_timeout,
         heartbeat: config.hub.heartbeat,
         drain: config.server.drain,
         retention_s: parts::seconds(config.postgres.retention),

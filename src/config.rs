@@ -94,6 +94,7 @@ pub struct Limits {
     pub topics_per_session_max: usize,
     pub history_limit_max: usize,
     pub long_poll_max: Duration,
+    pub body_timeout: Duration,
 }
 
 #[derive(Clone, Debug)]

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Api;
 use super::error::Problem;
@@ -27,7 +26,7 @@ pub async fn publish(
     State(api): State<Api>,
     headers: HeaderMap,
     mut query: Query,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Problem> {
     let principal = api.principal(&headers, &mut query).await?;
     query.finish()?;
@@ -43,13 +42,7 @@ pub async fn publish(
     if !is_json {
         return Err(Problem::media_type());
     }
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let max = api.inner.settings.body_bytes_max;
-            Problem::too_large(format!("a body has at most {max} bytes"))
-        }
-        _ => Problem::malformed("the body broke off"),
-    })?;
+    let body = read(&api, request).await?;
     let text =
         std::str::from_utf8(&body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
     let drafts = publish_body(text, api.publish_limits(), &principal)?;
@@ -65,6 +58,23 @@ pub async fn publish(
         .collect();
     Ok((StatusCode::CREATED, axum::Json(serde_json::json!({ "messages": answers })))
         .into_response())
+}
+
+/// Reads a body, of somebody who is known by now.
+async fn read(api: &Api, request: Request) -> Result<Bytes, Problem> {
+    let settings = &api.inner.settings;
+    let reading = Bytes::from_request(request, api);
+    let Ok(body) = timeout(settings.body_timeout, reading).await else {
+        let seconds = settings.body_timeout.as_secs();
+        return Err(Problem::malformed(format!("the body took longer than {seconds} s")));
+    };
+    body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let max = settings.body_bytes_max;
+            Problem::too_large(format!("a body has at most {max} bytes"))
+        }
+        _ => Problem::malformed("the body broke off"),
+    })
 }
 
 /// One page of what came after a place, waiting for the first message if that was asked for.

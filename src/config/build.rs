@@ -127,6 +127,7 @@ fn limits(v: &mut Values) -> Limits {
         topics_per_session_max: v.count("topics_per_session_max"),
         history_limit_max: v.count("history_limit_max"),
         long_poll_max: v.duration("long_poll_s_max"),
+        body_timeout: v.duration("body_timeout_s"),
     }
 }
 

@@ -139,8 +139,8 @@ pub static SETTINGS: &[Setting] = &[
     setting("server", "connections_max", count(1, 10_000_000),
         "Connections held at once; further ones are answered 503.").default("20000"),
     setting("server", "header_timeout_s", seconds(1, 3600),
-        "How long a connection may take to send the headers of a request; also how long it may idle between two. Set it above the idle timeout of a load balancer that keeps connections open.")
-        .default("10"),
+        "How long a connection may take to send the headers of a request; also how long it may idle between two. Above the idle timeout of a load balancer that keeps connections open, which is a minute with most.")
+        .default("75"),
 
     setting("auth", "api_keys", Kind::List("keys of at least 16 characters each"),
         "Keys of servers, which may do everything.").secret(),
@@ -160,6 +160,8 @@ pub static SETTINGS: &[Setting] = &[
         "The largest frame that a client may send; at least data_bytes_max, and unless set 64 KiB more than it."),
     setting("limits", "body_bytes_max", bytes(KIB, GIB),
         "The largest body of a request.").default("8 MiB"),
+    setting("limits", "body_timeout_s", seconds(1, 3600),
+        "How long a client may take to send a body.").default("60"),
     setting("limits", "batch_messages_max", count(1, 10_000),
         "Messages in one publish request, and in a batch when no more is added to it.").default("1000"),
     setting("limits", "frames_per_s_max", count(1, 100_000),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::client::{Socket, get, post, publish};
+use super::client::{Raw, Socket, get, post, publish};
 use super::in_memory;
 
 /// A message whose `data` has exactly so many bytes.
@@ -107,6 +107,17 @@ pub(super) async fn a_page_of_history_is_no_longer_than_that() {
         assert_eq!(page["messages"].as_array().unwrap().len(), 5, "with {limit:?}");
         assert_eq!(page["more"], true);
     }
+}
+
+#[tokio::test]
+pub(super) async fn a_body_that_does_not_come_is_answered_400() {
+    let replica = in_memory(&[("body_timeout_s", "1")]).await;
+    let begun = Instant::now();
+    let head = "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{";
+    let answer = Raw::send(&replica, head).await.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("the body took longer than 1 s"), "{answer}");
+    assert!(begun.elapsed() >= Duration::from_secs(1));
 }
 
 #[tokio::test]
