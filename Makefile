@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit lint fmt check clean
+.PHONY: help demo run test soak unit lint fmt check clean
 
 help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ run: ## One replica in memory at http://127.0.0.1:8080
 
 test: ## Every test; finds or makes its own Postgres
 	$(CARGO) test
+
+soak: ## The simulation with new seeds for TIDINGS_SOAK_S seconds (1800)
+	$(CARGO) test --test sim -- --ignored --nocapture soak
 
 unit: ## The tests that need no Postgres
 	$(CARGO) test --lib --test tidy
