@@ -37,6 +37,7 @@ mod ledger;
 mod operation;
 mod postgres;
 mod replica;
+mod reproductions;
 mod session;
 mod shrink;
 mod verdict;
