@@ -201,7 +201,10 @@ impl Feed {
         }
     }
 
-    /// Waits until there is something for the session, and hands it out. Cancel-safe.
+    /// Waits until there is something for the session, and hands it out.
+    ///
+    /// Cancel-safe, and more: nothing is awaited once there are items. A caller that is called away
+    /// would tell a cursor that is beyond items which it has not sent yet.
     pub async fn next(&mut self, items: &mut Vec<Item>) {
         while items.is_empty() {
             if !self.first.is_empty() {
@@ -220,8 +223,10 @@ impl Feed {
             }
             if behind {
                 self.read(items).await;
-                // Nothing that matched in a whole page: let others have the processor.
-                tokio::task::yield_now().await;
+                if items.is_empty() {
+                    // Nothing that matched in a whole page: let others have the processor.
+                    tokio::task::yield_now().await;
+                }
             } else {
                 self.queue.ready().await;
             }

@@ -41,3 +41,23 @@ fn a_client_is_told_to_reload_before_it_is_given_a_new_cursor() {
         ],
     );
 }
+
+/// A session was called away with messages in hand, told its cursor, and only then sent them: a
+/// client that was cut off in between lost them.
+#[test]
+fn no_cursor_overtakes_the_messages_before_it() {
+    holds(
+        Trust::Tick,
+        &[
+            Start { at: 1 },
+            Subscribe { client: 1, pattern: 1, replay: false },
+            Connect { client: 1, at: 1 },
+            Advance { ms: 22 },
+            Publish { at: 1, topic: 0, what: What::Event(Priority::High), count: 12 },
+            Publish { at: 1, topic: 1, what: What::Keyed(5), count: 1 },
+            Subscribe { client: 1, pattern: 4, replay: false },
+            Stall { client: 1 },
+            Advance { ms: 303 },
+        ],
+    );
+}
