@@ -61,3 +61,24 @@ fn no_cursor_overtakes_the_messages_before_it() {
         ],
     );
 }
+
+/// A replica that could not reach the store for longer than messages are kept skipped what was
+/// gone, and its sessions, being in the same epoch as before, were not told.
+#[test]
+fn a_replica_that_was_away_for_too_long_says_so_to_its_clients() {
+    holds(
+        Trust::Tick,
+        &[
+            Start { at: 2 },
+            Subscribe { client: 2, pattern: 0, replay: false },
+            Connect { client: 2, at: 2 },
+            Advance { ms: 20 },
+            Start { at: 0 },
+            CutStore { at: 2 },
+            CutBus { at: 2 },
+            Publish { at: 0, topic: 0, what: What::Event(Priority::High), count: 3 },
+            Advance { ms: 40_000 },
+            Expire,
+        ],
+    );
+}
