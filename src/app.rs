@@ -1,6 +1,6 @@
 //! Puts the parts together into a running replica. Only here (and in tests) are implementations named.
 
-mod loops;
+pub mod loops;
 mod parts;
 mod signals;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::loops::Loops;
+use self::loops::{LogLoops, Loops};
 use self::parts::Backend;
 pub use self::parts::connector;
 use crate::api::limits::{Limits, OriginPolicy};
@@ -123,11 +123,7 @@ impl Replica {
         let loops = Loops {
             schema: backend.schema,
             schema_known,
-            bus: backend.bus,
-            log: log_loop,
-            lanes,
-            signals,
-            recovery,
+            log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
             auth,
         };
         loops.start(&supervisor);

@@ -69,6 +69,8 @@ pub struct Feed {
     sides: VecDeque<Side>,
     /// What is to be said before anything else.
     first: Vec<Item>,
+    /// The cursor it began with, if that cannot be honoured and the client has not been told so.
+    refused: Option<Cursor>,
     taken: Vec<Taken>,
 }
 
@@ -106,11 +108,15 @@ impl Feed {
             replay: None,
             sides: VecDeque::new(),
             first: Vec::new(),
+            refused: None,
             taken: Vec::new(),
         };
         if let Start::After(cursor) = start {
             match feed.refuse(&cursor, &head).await {
-                Some(reason) => feed.first.push(Item::Reset { reason, cursor: head }),
+                Some(reason) => {
+                    feed.first.push(Item::Reset { reason, cursor: head });
+                    feed.refused = Some(cursor);
+                }
                 None => {
                     feed.position = cursor.seq;
                     feed.replay = Some(Replay { from: cursor.seq, count: 0 });
@@ -135,6 +141,10 @@ impl Feed {
 
     /// Where a client may safely resume from: all that was due before it has been handed out.
     pub fn cursor(&self) -> Cursor {
+        // With a new one, a client that is cut off before its reset would never know of it.
+        if let Some(refused) = &self.refused {
+            return refused.clone();
+        }
         // In this order: what was delivered before the queue is seen empty has been taken from it.
         let delivered = self.hub.delivered();
         let caught_up = self.queue.is_idle() && self.sides.iter().all(Side::done);
@@ -202,10 +212,17 @@ impl Feed {
         }
     }
 
-    /// Waits until there is something for the session, and hands it out. Cancel-safe.
+    /// Waits until there is something for the session, and hands it out.
+    ///
+    /// Cancel-safe, and more: nothing is awaited once there are items. A caller that is called away
+    /// would tell a cursor that is beyond items which it has not sent yet.
     pub async fn next(&mut self, items: &mut Vec<Item>) {
         while items.is_empty() {
-            items.append(&mut self.first);
+            if !self.first.is_empty() {
+                items.append(&mut self.first);
+                self.refused = None;
+                return;
+            }
             self.settle();
             if let Some(index) = self.sides.iter().position(|side| !side.done()) {
                 self.read_side(index, items).await;
@@ -217,8 +234,10 @@ impl Feed {
             }
             if behind {
                 self.read(items).await;
-                // Nothing that matched in a whole page: let others have the processor.
-                tokio::task::yield_now().await;
+                if items.is_empty() {
+                    // Nothing that matched in a whole page: let others have the processor.
+                    tokio::task::yield_now().await;
+                }
             } else {
                 self.queue.ready().await;
             }

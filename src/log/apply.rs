@@ -352,18 +352,23 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The log has a new epoch: what was read before is of no use to anybody's cursor.
+    /// Goes on from the head: the log has a new epoch, or this replica has to skip a part of it.
     async fn begin(&mut self, head: Head) -> Option<Head> {
         self.shared.store.barrier().await.ok()?;
         let position = Cursor::new(head.epoch.clone(), head.seq);
         let settings = &self.shared.settings;
         let ring = Ring::new(position.clone(), settings.ring_messages_max, settings.ring_bytes_max);
         *self.shared.ring.write() = Some(ring);
+        let renewed = head.epoch != self.place.epoch;
         self.place = Place { epoch: head.epoch.clone(), order: Order::new(head.seq), mark: None };
         (self.hole_due, self.head_due) = (None, None);
-        self.shared.hub.reset(&position);
-        self.shared.metrics.log.epochs.inc();
-        tracing::warn!(epoch = %head.epoch, "the log has a new epoch; sessions were told to reload");
+        if renewed {
+            self.shared.hub.reset(&position);
+            self.shared.metrics.log.epochs.inc();
+            tracing::warn!(epoch = %head.epoch, "the log has a new epoch; sessions were told to reload");
+        } else {
+            self.shared.hub.skip(head.seq);
+        }
         Some(head)
     }
 
@@ -448,7 +453,8 @@ impl<'a> Runner<'a> {
         true
     }
 
-    /// This replica was away for so long that what it missed is gone: its sessions must reload.
+    /// This replica was away for so long that what it missed is gone. Its sessions read on from
+    /// their own cursors, and those whose cursors are as old must reload.
     async fn skip_to(&mut self, oldest: Seq) -> bool {
         tracing::error!(applied = %self.place.order.applied(), %oldest, "away for longer than messages are kept");
         match self.shared.store.head().await {
