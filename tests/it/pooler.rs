@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::json;
 
@@ -12,7 +13,7 @@ use crate::fleet::{Replica, until};
 use crate::follower::{Follower, Way};
 use crate::harness;
 
-struct Pooler {
+pub struct Pooler {
     child: Child,
     dir: PathBuf,
     port: u16,
@@ -20,8 +21,10 @@ struct Pooler {
 
 impl Pooler {
     /// In front of the server of a URL; `None` where there is no pgbouncer and none can be installed.
-    fn start(url: &str) -> Option<Pooler> {
-        let program = program()?;
+    pub fn start(url: &str) -> Option<Pooler> {
+        // Two tests that install at once would be in each other's way.
+        static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+        let program = PROGRAM.get_or_init(program).as_ref()?;
         let server: tokio_postgres::Config = url.parse().unwrap();
         let tokio_postgres::config::Host::Tcp(host) = &server.get_hosts()[0] else { return None };
         let dir = std::env::temp_dir().join(format!("pooler-{}", uuid::Uuid::now_v7().simple()));
@@ -54,7 +57,8 @@ impl Pooler {
         Some(Pooler { child, dir, port })
     }
 
-    async fn url(&self, database: &str) -> String {
+    /// How a database of that server is reached through it.
+    pub async fn url(&self, database: &str) -> String {
         let name = database.rsplit('/').next().unwrap().split('?').next().unwrap();
         let address = ("127.0.0.1", self.port);
         until("the pooler listens", async || tokio::net::TcpStream::connect(address).await.is_ok())
