@@ -143,7 +143,7 @@ part! {
     LogMetrics {
         applied_seq: Gauge, "log_applied_seq", "The last seq that this replica has applied";
         announced: Family<Way, Counter>, "log_announced",
-            "Messages applied, by the way the replica heard of them";
+            "Times that the replica learned of new messages, by the way it heard";
         holes: Counter, "log_holes", "Ranges that were announced late and had to be read";
         ring_messages: Gauge, "log_ring_messages", "Messages kept in memory for replay";
         ring_bytes: Gauge, "log_ring_bytes", "What the messages kept in memory weigh";
