@@ -4,6 +4,7 @@
 mod auth;
 mod cli;
 mod client;
+mod cluster;
 mod commands;
 mod contract;
 mod demo;
