@@ -8,6 +8,7 @@ pub mod limits;
 pub mod protocol;
 
 mod access;
+mod body;
 mod health;
 mod messages;
 mod query;

@@ -93,7 +93,7 @@ impl Replica {
             clock,
             shutdown: shutdown.clone(),
             schema: schema.clone(),
-            limits: Limits::default(),
+            limits: Limits::new(config.publish.intake_bytes_max),
             started: tokio::time::Instant::now(),
         });
 

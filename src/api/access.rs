@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Api;
-use super::error::Problem;
-use super::limits::OriginPolicy;
+use super::error::{FieldError, Problem};
+use super::limits::{OriginPolicy, Place};
 use super::query::Query;
 use crate::domain::{Pattern, PatternSet, Principal};
 
@@ -90,9 +90,17 @@ impl Api {
     pub fn check_count(&self, topics: usize) -> Result<(), Problem> {
         let max = self.inner.settings.topics_per_session_max;
         if topics > max {
-            return Err(Problem::too_many(format!("a session has at most {max} topics")));
+            let error = FieldError::new("/topics", format!("a session has at most {max}"));
+            return Err(Problem::invalid(vec![error]));
         }
         Ok(())
+    }
+
+    /// A place among the sessions, until it is dropped.
+    pub fn enter(&self, principal: &Principal) -> Result<Place, Problem> {
+        let settings = &self.inner.settings;
+        let (all_max, user_max) = (settings.sessions_max, settings.sessions_per_user_max);
+        self.inner.limits.enter(principal.user.as_ref(), all_max, user_max)
     }
 }
 

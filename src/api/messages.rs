@@ -3,19 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{Extension, FromRequest, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::Api;
 use super::error::Problem;
 use super::protocol::{PublishedAnswer, publish_body};
 use super::query::Query;
 use super::session::not_allowed;
-use crate::domain::{Cursor, PatternSet, Seq, Timestamp};
+use crate::domain::{Cursor, Pattern, PatternSet, Seq, Timestamp};
 use crate::frame::Frame;
+use crate::hub::{Hub, Queue};
 use crate::server::ConnectionGuard;
 use crate::store::{Page, StoreError};
 
@@ -30,22 +30,12 @@ pub async fn publish(
 ) -> Result<Response, Problem> {
     let principal = api.principal(&headers, &mut query).await?;
     query.finish()?;
-    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
-        value.to_str().is_ok_and(|text| {
-            let essence = text.split(';').next().unwrap_or_default().trim();
-            // The second is what curl says of any body; the origin was checked, so no page hides behind it.
-            ["application/json", "application/x-www-form-urlencoded"]
-                .iter()
-                .any(|known| essence.eq_ignore_ascii_case(known))
-        })
-    });
-    if !is_json {
-        return Err(Problem::media_type());
+    // Not worth reading, however long it is.
+    if !principal.may_publish_anything() {
+        return Err(Problem::forbidden("the token allows to publish on no topic"));
     }
-    let body = read(&api, request).await?;
-    let text =
-        std::str::from_utf8(&body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
-    let drafts = publish_body(text, api.publish_limits(), &principal)?;
+    let text = api.json(&headers, request).await?;
+    let drafts = publish_body(&text, api.publish_limits(), &principal)?;
     if let Some(draft) = drafts.iter().find(|draft| !principal.may_publish(&draft.topic)) {
         return Err(not_allowed(&draft.topic));
     }
@@ -60,23 +50,6 @@ pub async fn publish(
         .into_response())
 }
 
-/// Reads a body, of somebody who is known by now.
-async fn read(api: &Api, request: Request) -> Result<Bytes, Problem> {
-    let settings = &api.inner.settings;
-    let reading = Bytes::from_request(request, api);
-    let Ok(body) = timeout(settings.body_timeout, reading).await else {
-        let seconds = settings.body_timeout.as_secs();
-        return Err(Problem::malformed(format!("the body took longer than {seconds} s")));
-    };
-    body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let max = settings.body_bytes_max;
-            Problem::too_large(format!("a body has at most {max} bytes"))
-        }
-        _ => Problem::malformed("the body broke off"),
-    })
-}
-
 /// One page of what came after a place, waiting for the first message if that was asked for.
 pub async fn history(
     State(api): State<Api>,
@@ -88,7 +61,8 @@ pub async fn history(
     let settings = &api.inner.settings;
     let after = query.take_cursor("after");
     let since = query.take("since").and_then(|text| match text.parse::<jiff::Timestamp>() {
-        Ok(moment) => Some(Timestamp(moment.as_millisecond())),
+        // Before the first message of all there is nothing, however long before.
+        Ok(moment) => Some(Timestamp(moment.as_millisecond().max(0))),
         Err(_) => {
             query.refuse("since", "a time such as 2026-11-20T10:00:00Z");
             None
@@ -112,6 +86,7 @@ pub async fn history(
     let mut page = reader.page(limit).await?;
     if page.frames.is_empty() && wait_s > 0 {
         let deadline = Instant::now() + Duration::from_secs(wait_s);
+        let _place = api.enter(&principal)?;
         page = reader.wait(limit, deadline, guard.map(|Extension(guard)| guard)).await?;
     }
     Ok(page.answer())
@@ -157,9 +132,11 @@ impl<'a> Reader<'a> {
         Ok(Reader { api, patterns, position })
     }
 
+    /// Where to go on after what is gone: of the life that the log has now.
     fn oldest(&self) -> Problem {
-        let oldest = self.api.inner.log.oldest().previous();
-        Problem::gone(Cursor::new(self.position.epoch.clone(), oldest))
+        let log = &self.api.inner.log;
+        let epoch = log.position().map_or_else(|| self.position.epoch.clone(), |now| now.epoch);
+        Problem::gone(Cursor::new(epoch, log.oldest().previous()))
     }
 
     /// Reads on until the page is full or the log is at its end.
@@ -204,12 +181,7 @@ impl<'a> Reader<'a> {
         deadline: Instant,
         guard: Option<ConnectionGuard>,
     ) -> Result<HistoryPage, Problem> {
-        let hub = &self.api.inner.hub;
-        let queue = hub.join();
-        let patterns = self.patterns.to_vec();
-        for pattern in &patterns {
-            hub.subscribe(&queue, pattern);
-        }
+        let waiting = Waiting::new(&self.api.inner.hub, &self.patterns);
         let closing = async {
             match &guard {
                 Some(guard) => guard.closing().cancelled().await,
@@ -217,21 +189,42 @@ impl<'a> Reader<'a> {
             }
         };
         let mut closing = std::pin::pin!(closing);
-        let page = loop {
+        loop {
             match self.page(limit).await {
                 Ok(page) if page.frames.is_empty() => {}
-                done => break done,
+                done => return done,
             }
             tokio::select! {
                 // While behind, the queue holds nothing and wakes at whatever passes by.
-                woken = timeout_at(deadline, queue.ready()) => if woken.is_err() {
-                    break self.page(limit).await;
+                woken = timeout_at(deadline, waiting.queue.ready()) => if woken.is_err() {
+                    return self.page(limit).await;
                 },
-                () = closing.as_mut() => break self.page(limit).await,
+                () = closing.as_mut() => return self.page(limit).await,
             }
-        };
-        hub.leave(&queue, &patterns);
-        page
+        }
+    }
+}
+
+/// A place in the hub, given back however the wait ends: clients that go away drop it.
+struct Waiting<'a> {
+    hub: &'a Hub,
+    queue: Arc<Queue>,
+    patterns: Vec<Pattern>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(hub: &'a Hub, patterns: &PatternSet) -> Waiting<'a> {
+        let waiting = Waiting { hub, queue: hub.join(), patterns: patterns.to_vec() };
+        for pattern in &waiting.patterns {
+            hub.subscribe(&waiting.queue, pattern);
+        }
+        waiting
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.hub.leave(&self.queue, &self.patterns);
     }
 }
 

@@ -28,6 +28,8 @@ const ANONYMOUS: &str = "\"anonymous\"";
 
 /// What a server that says nothing of it is believed to send.
 const HEARTBEAT_S: u64 = 15;
+/// More than any server is set to.
+const HEARTBEAT_S_MAX: u64 = 86_400;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
@@ -91,8 +93,9 @@ impl Connection {
                 return Err(Undone::Never(format!("what answers at {address} is not Tidings")));
             };
             if frame.r#type == "welcome" {
-                let heartbeat = Duration::from_secs(frame.heartbeat_s.unwrap_or(HEARTBEAT_S));
-                self.silence_max = heartbeat.max(Duration::from_secs(1)).mul_f32(2.5);
+                let heartbeat_s =
+                    frame.heartbeat_s.unwrap_or(HEARTBEAT_S).clamp(1, HEARTBEAT_S_MAX);
+                self.silence_max = Duration::from_secs(heartbeat_s).mul_f32(2.5);
                 let replica = frame.replica.clone().unwrap_or_default().into_owned();
                 return Ok(Welcome { replica, cursor: frame.cursor() });
             }

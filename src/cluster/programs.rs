@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use super::{ClusterError, docker, install};
 
@@ -31,7 +32,10 @@ pub enum Programs {
 impl Programs {
     /// What is there already; else Debian's package, if we may install it; else Docker.
     pub fn find() -> Result<Programs, ClusterError> {
-        choose(installed, install::run, docker::answers)
+        // Once a process: what could not be installed a moment ago cannot be now.
+        static FOUND: OnceLock<Result<Programs, String>> = OnceLock::new();
+        let found = FOUND.get_or_init(|| choose(installed, install::run, docker::answers));
+        found.clone().map_err(ClusterError::NoPostgres)
     }
 }
 
@@ -39,7 +43,7 @@ fn choose(
     installed: impl Fn() -> Option<PathBuf>,
     install: impl FnOnce() -> Result<(), String>,
     docker_answers: impl FnOnce() -> bool,
-) -> Result<Programs, ClusterError> {
+) -> Result<Programs, String> {
     if let Some(found) = installed() {
         return Ok(Programs::Native(found));
     }
@@ -50,7 +54,7 @@ fn choose(
         },
         Err(reason) => reason,
     };
-    if docker_answers() { Ok(Programs::Docker) } else { Err(ClusterError::NoPostgres(refused)) }
+    if docker_answers() { Ok(Programs::Docker) } else { Err(refused) }
 }
 
 fn installed() -> Option<PathBuf> {
@@ -147,9 +151,9 @@ mod tests {
 
         let refuse = || Err("no rights".to_owned());
         assert_eq!(choose(|| None, refuse, || true).unwrap(), Programs::Docker);
-        let sentence = choose(|| None, refuse, || false).unwrap_err().to_string();
+        let sentence = choose(|| None, refuse, || false).unwrap_err();
         assert!(sentence.contains("no rights"), "{sentence}");
-        let sentence = choose(|| None, || Ok(()), || false).unwrap_err().to_string();
+        let sentence = choose(|| None, || Ok(()), || false).unwrap_err();
         assert!(sentence.contains("its programs are not there"), "{sentence}");
     }
 

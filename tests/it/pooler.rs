@@ -89,7 +89,9 @@ fn program() -> Option<PathBuf> {
             .find(|file| Path::is_file(file))
     };
     found().or_else(|| {
-        let install = "apt-get install -y -q --no-install-recommends pgbouncer";
+        // Only the program is wanted: at this run level Debian starts no service with it.
+        let install = "RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=120 \
+                       install -y -q --no-install-recommends pgbouncer";
         let script = format!("{install} || {{ apt-get update -q && {install}; }}");
         let quiet = || Stdio::null();
         let tried = is_root()

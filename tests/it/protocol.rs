@@ -163,7 +163,7 @@ fn the_document_says_how_many_seconds_and_bytes_as_the_settings_do() {
         ("frames_per_s_max", "50"),
         ("sessions_max", "20000"),
         ("sessions_per_user_max", "100"),
-        ("connections_max", "20000"),
+        ("connections_max", "24000"),
     ] {
         let setting = tidings::config::SETTINGS.iter().find(|setting| setting.key == key).unwrap();
         assert_eq!(setting.default, Some(shown), "{key}: the document says {shown}");
