@@ -73,6 +73,8 @@ pub enum DsnError {
     Text(&'static str),
     #[error("the parameter {0} is not supported: leave it out")]
     Unsupported(String),
+    #[error("{0} names a file that Tidings does not read: give host, user and password themselves")]
+    Elsewhere(String),
     #[error("the parameter {key} must be {allowed}")]
     Value { key: String, allowed: &'static str },
     #[error("there are {ports} ports for {hosts} hosts: give one for all, or one for each")]
@@ -280,6 +282,11 @@ impl Dsn {
                 "direct" if self.tls_mode >= TlsMode::Require => SslNegotiation::Direct,
                 _ => return Err(value(key, "postgres, or direct with sslmode=require or more")),
             })),
+            "service" | "passfile" => return Err(DsnError::Elsewhere(key.to_owned())),
+            "gssencmode" if matches!(text, "disable" | "prefer") => {}
+            "gssencmode" => return Err(value(key, "disable or prefer: use TLS")),
+            "sslcertmode" if matches!(text, "disable" | "allow") => {}
+            "sslcertmode" => return Err(value(key, "disable or allow")),
             foreign if FOREIGN.contains(&foreign) => self.ignored.push(foreign.to_owned()),
             other => return Err(DsnError::Unsupported(other.to_owned())),
         }

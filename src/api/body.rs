@@ -21,9 +21,9 @@ impl Api {
         };
         // One that does not say its length may have any.
         let length = request.body().size_hint().exact();
-        let length = length.map_or(Ok(settings.body_bytes_max), usize::try_from);
-        let length = length.ok().filter(|length| *length <= settings.body_bytes_max);
-        let _room = self.inner.limits.body(length.ok_or_else(too_large)?)?;
+        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX);
+        // One that is too long is read as far as it may be: who is still writing reads no answer.
+        let _room = self.inner.limits.body(length.min(settings.body_bytes_max))?;
         let reading = Bytes::from_request(request, self);
         let Ok(body) = timeout(settings.body_timeout, reading).await else {
             return Err(Problem::timeout(settings.body_timeout));

@@ -82,7 +82,7 @@ fn read_api_keys(values: &mut Values) -> Vec<Secret> {
             format!("key number {} is shorter than {API_KEY_CHARS_MIN} characters", place + 1);
         values.refuse("api_keys", why);
     }
-    let sendable = |key: &String| key.bytes().all(|byte| byte.is_ascii_graphic());
+    let sendable = |key: &String| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if let Some(place) = list.iter().position(|key| !sendable(key)) {
         let why = format!("key number {} has characters that no header can carry", place + 1);
         values.refuse("api_keys", why);

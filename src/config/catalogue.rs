@@ -147,7 +147,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("auth", "jwt_secret", Kind::Text("text"),
         "The secret with which tokens are signed: 16 bytes at least, better 32.").secret(),
     setting("auth", "jwt_public_key_file", FILE, "PEM file with the public key of tokens."),
-    setting("auth", "jwks_url", Kind::Text("an http:// or https:// URL"),
+    setting("auth", "jwks_url", Kind::Text("an http:// or https:// URL without a user"),
         "Where the public keys of tokens are fetched."),
     setting("auth", "jwt_algorithm", Kind::OneOf(ALGORITHMS),
         "The one algorithm that tokens are signed with; unset, HS256 with a secret and RS256 with a public key."),

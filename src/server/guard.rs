@@ -19,7 +19,7 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\n\
-    content-length: 127\r\n\
+    content-length: 135\r\n\
     retry-after: 1\r\n\
     connection: close\r\n\r\n\
     {\"type\":\"/problems/unavailable\",\"title\":\"Service Unavailable\",\"status\":503,\

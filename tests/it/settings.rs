@@ -58,7 +58,7 @@ const SHOWN: &[Shown] = shown! {
     "data_bytes_max": limits::larger_data_is_answered_413;
     "frame_bytes_max": limits::a_larger_frame_closes_with_4413;
     "body_bytes_max": limits::a_larger_body_is_answered_413;
-    "body_timeout_s": limits::a_body_that_does_not_come_is_answered_400;
+    "body_timeout_s": limits::a_body_that_does_not_come_is_answered_408;
     "batch_messages_max": limits::more_messages_in_a_request_are_answered_413;
     "frames_per_s_max": limits::frames_that_come_too_fast_close_with_4429;
     "topics_per_session_max": limits::more_topics_are_refused_everywhere;

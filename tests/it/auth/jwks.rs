@@ -206,7 +206,7 @@ async fn of_a_set_only_the_keys_that_fit_are_taken() {
         encrypting["use"] = json!("enc");
         let server = KeyServer::start(&[encrypting]).await;
         let auth = server.trusted(pinned);
-        assert_eq!(auth.authenticate(Some(&named), None).await, Err(AuthError::NoKeys));
+        assert_eq!(auth.authenticate(Some(&named), None).await, Err(AuthError::Signature));
     }
 }
 

@@ -122,12 +122,13 @@ pub(super) async fn a_leaving_replica_takes_connections_for_its_grace_only() {
 
 #[tokio::test]
 pub(super) async fn a_connection_too_many_is_answered_503() {
-    let replica = in_memory(&[("connections_max", "2")]).await;
+    let replica = in_memory(&[("connections_max", "3"), ("sessions_max", "2")]).await;
     let mut held = Vec::new();
     while held.len() < 2 {
         // The connection on which it was asked whether it is ready may still be there.
         held.extend(Socket::try_open(&replica, "").await);
     }
+    let _silent = Raw::send(&replica, "").await;
     let refused = get(&replica, "/livez").await;
     refused.is_problem(503).says_when_to_come_back();
     drop(held.pop());
