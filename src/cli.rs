@@ -11,6 +11,7 @@ use crate::config::{self, Config, Flags};
 use crate::demo;
 
 mod doctor;
+mod document;
 mod failure;
 mod healthcheck;
 mod migrate;
@@ -21,10 +22,11 @@ mod server;
 mod tail;
 mod token;
 
+pub use document::commands_markdown;
 use failure::Failure;
 
 pub fn main() -> ExitCode {
-    // Before anything speaks TLS: two providers are compiled in, and a guess would be a panic.
+    // Before anything speaks TLS: whose it is must not depend on what else is compiled in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let matches = command().get_matches();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
