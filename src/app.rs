@@ -21,7 +21,7 @@ use crate::log::{Log, LogSettings};
 use crate::metrics::Metrics;
 use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
-use crate::server::{Bounds, Server};
+use crate::server::{Bounds, Server, descriptors};
 use crate::store::Page;
 use crate::supervise::{Shutdown, Supervisor};
 
@@ -166,6 +166,10 @@ pub async fn serve(
     hangs_on_stdin: bool,
     listening: impl FnOnce(std::net::SocketAddr),
 ) -> Result<u8, AppError> {
+    let files = descriptors::raise();
+    if let Some(warning) = descriptors::warning(files, config.server.connections_max) {
+        tracing::warn!("{warning}");
+    }
     let replica = Replica::start(config, Clock::system()).await?;
     tracing::info!(
         replica = config.replica.as_str(),

@@ -9,16 +9,11 @@ use std::process::ExitCode;
 
 use super::failure::Failure;
 use crate::config::{Config, Secret};
-use crate::server::descriptors;
 use crate::{app, logging};
 
 pub async fn run(mut config: Config, hangs_on_stdin: bool) -> Result<ExitCode, Failure> {
     logging::start(&config.logging).map_err(Failure::failed)?;
     for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
-    let files = descriptors::raise();
-    if let Some(warning) = descriptors::warning(files, config.server.connections_max) {
         tracing::warn!("{warning}");
     }
     let key = is_trial(&config).then(made_up_key);
