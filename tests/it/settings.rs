@@ -6,7 +6,7 @@
 mod auth;
 mod bounds;
 mod bus;
-mod client;
+pub mod client;
 mod feed;
 mod hub;
 mod limits;
