@@ -13,7 +13,7 @@ use crate::domain::Seq;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::notification::Announcement;
-use crate::store::{StoreError, Upkeep};
+use crate::store::{KEYS_FORGOTTEN_MAX, StoreError, Upkeep};
 
 #[derive(Debug, Clone, Copy)]
 pub struct RecoverySettings {
@@ -128,6 +128,7 @@ impl Recovery {
         {
             self.expired = Some((first, now + self.settings.drop_after));
         }
-        Ok(if forgotten > 0 { Rest::More } else { Rest::Nothing })
+        let more = forgotten >= u64::from(KEYS_FORGOTTEN_MAX);
+        Ok(if more { Rest::More } else { Rest::Nothing })
     }
 }

@@ -24,6 +24,7 @@ mod pooler;
 mod protocol;
 mod proxy;
 mod replicas;
+mod retention;
 mod schema;
 mod settings;
 mod signals;
