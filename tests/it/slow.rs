@@ -25,7 +25,7 @@ enum Way {
 
 /// One that reads only when it is asked to.
 enum Client {
-    Socket(Socket),
+    Socket(Box<Socket>),
     Events(Events),
 }
 
@@ -34,7 +34,7 @@ impl Client {
     async fn open(way: Way, replica: &Replica, topics: &str) -> Client {
         let query = format!("topics={topics}");
         let mut client = match way {
-            Way::WebSocket => Client::Socket(Socket::open(replica, &query).await),
+            Way::WebSocket => Client::Socket(Box::new(Socket::open(replica, &query).await)),
             Way::Sse => Client::Events(Events::open(replica, &query).await),
         };
         assert_eq!(client.next().await["type"], "welcome");

@@ -167,6 +167,11 @@ impl Raw {
         Raw::send(replica, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await
     }
 
+    /// The other side may be gone already; then what comes next says so.
+    pub async fn say(&mut self, text: &str) {
+        let _ = self.0.write_all(text.as_bytes()).await;
+    }
+
     /// Reads up to and with a piece of text.
     pub async fn until(&mut self, text: &str) -> String {
         let mut taken = Vec::new();
