@@ -206,17 +206,20 @@ impl Events {
         events
     }
 
-    /// The next event that is none of the other side's comments.
+    /// The next event; comments may come before it, but not for ever.
     pub async fn next(&mut self) -> Value {
-        let mut data = String::new();
-        loop {
-            let line = self.line().await;
-            if let Some(line) = line.strip_prefix("data: ") {
-                data.push_str(line);
-            } else if line == "\n" && !data.is_empty() {
-                return serde_json::from_str(&data).unwrap();
+        let event = async {
+            let mut data = String::new();
+            loop {
+                let line = self.line().await;
+                if let Some(line) = line.strip_prefix("data: ") {
+                    data.push_str(line);
+                } else if line == "\n" && !data.is_empty() {
+                    return serde_json::from_str(&data).unwrap();
+                }
             }
-        }
+        };
+        timeout(PATIENCE, event).await.expect("an event comes")
     }
 
     async fn line(&mut self) -> String {
