@@ -155,7 +155,9 @@ impl<'a> Reader<'a> {
             let read = log.read(&self.patterns, self.position.seq, Seq::MAX, page).await;
             let read = match read {
                 Ok(read) if read.epoch == self.position.epoch => read,
-                Ok(_) | Err(StoreError::Expired { .. }) => return Err(self.oldest()),
+                // The log has a new life: only a cursor of that one is good.
+                Ok(_) => return Err(log.position().map_or_else(|| self.oldest(), Problem::gone)),
+                Err(StoreError::Expired { .. }) => return Err(self.oldest()),
                 Err(error) => return Err(error.into()),
             };
             bytes += read.frames.iter().map(|frame| frame.weight_bytes()).sum::<usize>();

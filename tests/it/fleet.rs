@@ -173,6 +173,26 @@ impl Replica {
     }
 }
 
+/// Three of them over one database.
+pub async fn three(database_url: &str, settings: &[(&str, &str)]) -> Vec<Replica> {
+    let start = |number: usize| {
+        let name = format!("replica-{number}");
+        async move { Replica::start(&name, database_url, settings).await }
+    };
+    futures_util::future::join_all((1..=3).map(start)).await
+}
+
+pub fn urls(fleet: &[Replica]) -> Vec<String> {
+    fleet.iter().map(|replica| replica.url.clone()).collect()
+}
+
+/// A replica is ready a moment before its listener has read what it missed.
+pub async fn until_live(fleet: &[Replica]) {
+    for replica in fleet {
+        until("the listener is live", async || replica.readyz().await["listener"] == "live").await;
+    }
+}
+
 /// The settings of a test come last, so that they win.
 fn environment(name: &str, settings: &[(&str, &str)]) -> BTreeMap<String, String> {
     [("TIDINGS_REPLICA", name), ("TIDINGS_DEV", "true"), ("TIDINGS_LISTEN", "127.0.0.1:0")]

@@ -6,7 +6,7 @@
 mod auth;
 mod bounds;
 mod bus;
-mod client;
+pub mod client;
 mod feed;
 mod hub;
 mod limits;
@@ -16,11 +16,12 @@ mod memory;
 mod postgres;
 mod publish;
 mod replica;
+mod scans;
 mod server;
 
 use tidings::config::SETTINGS;
 
-use crate::fleet::{Replica, until};
+use crate::fleet::{self, Replica};
 use crate::harness;
 
 /// Each setting and the tests that show its effect. They are named as functions, so that none can
@@ -127,9 +128,8 @@ async fn in_postgres(name: &str, database_url: &str, settings: &[(&str, &str)]) 
     Replica::start(name, database_url, &borrowed(&variables(settings))).await
 }
 
-/// A replica is ready a moment before its listener has read what it missed.
 async fn until_live(replica: &Replica) {
-    until("the listener is live", async || replica.readyz().await["listener"] == "live").await;
+    fleet::until_live(std::slice::from_ref(replica)).await;
 }
 
 /// The exit code of a replica that cannot start with these settings, and what it says.

@@ -241,9 +241,11 @@ async fn a_frame_that_cannot_be_done_is_answered_and_the_session_goes_on() {
         let answer = socket.frame().await;
         assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{frame}");
     }
-    let reference = "\"".to_owned() + &"r".repeat(98) + "\"";
+    let reference = |bytes: usize| format!("\"{}\"", "r".repeat(bytes - 2));
     for (reference, expected) in [
-        (reference.as_str(), "pong"),
+        (reference(100).as_str(), "pong"),
+        (reference(101).as_str(), "error"),
+        ("1".repeat(101).as_str(), "error"),
         (r#""\u0000\ud83d\ude00""#, "pong"),
         ("-1.5e300", "pong"),
         ("null", "pong"),
