@@ -9,7 +9,7 @@
 //! All of it is one task: `ledger` decides, the others carry to it what they see.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -83,6 +83,8 @@ pub struct Run {
     settings: Settings,
     plan: Plan,
     began: Instant,
+    /// When publishing is over, once it has begun; written by `publish_all`.
+    over_at: OnceLock<Instant>,
     wish: watch::Receiver<Wish>,
     /// Fed by all, never across an await.
     ledger: Mutex<Ledger>,
@@ -180,7 +182,8 @@ impl Run {
         ledger.say(mark.publisher, 1);
         ledger.accepted(mark, &told);
         let (ledger, troubles) = (Mutex::new(ledger), Mutex::default());
-        Ok(Run { client, settings, plan, began, wish, ledger, troubles })
+        let over_at = OnceLock::new();
+        Ok(Run { client, settings, plan, began, over_at, wish, ledger, troubles })
     }
 
     async fn conduct(
@@ -238,6 +241,9 @@ impl Run {
     }
 
     async fn publish_all(&self, followers: &[Follower<'_>]) {
+        if let Some(lasts) = self.settings.lasts {
+            self.over_at.get_or_init(|| Instant::now() + lasts);
+        }
         let mut all: FuturesUnordered<_> =
             (0..self.plan.publishers).map(|publisher| self.publish(publisher)).collect();
         let publishing = async { while all.next().await.is_some() {} };
@@ -324,7 +330,7 @@ impl Run {
     }
 
     fn is_over(&self) -> bool {
-        self.settings.lasts.is_some_and(|lasts| self.began.elapsed() >= lasts)
+        self.over_at.get().is_some_and(|over_at| Instant::now() >= *over_at)
     }
 
     fn is_stopping(&self) -> bool {
@@ -334,8 +340,8 @@ impl Run {
     /// Resolves when the time is over, or an end was wished for.
     async fn stopping(&self) {
         let over = async {
-            match self.settings.lasts {
-                Some(lasts) => sleep_until(self.began + lasts).await,
+            match self.over_at.get() {
+                Some(over_at) => sleep_until(*over_at).await,
                 None => std::future::pending().await,
             }
         };

@@ -3,6 +3,9 @@
 /// Parts of each doubling: what is told is at most an eighth too high.
 const PARTS: u64 = 8;
 
+/// More than an hour; what took longer counts as that.
+const LONGEST_US: u64 = u32::MAX as u64;
+
 #[derive(Clone, Debug, Default)]
 pub struct Latency {
     counts: Vec<u64>,
@@ -11,7 +14,7 @@ pub struct Latency {
 
 impl Latency {
     pub fn add(&mut self, took_us: u64) {
-        let place = place(took_us);
+        let place = place(took_us.min(LONGEST_US));
         if self.counts.len() <= place {
             self.counts.resize(place + 1, 0);
         }

@@ -34,6 +34,10 @@ pub(super) fn outcome(run: &Run, record: &Record, ended: bool) -> Outcome {
     if !ended && unchecked.is_empty() {
         unchecked.push("it was ended before clients could have had everything".to_owned());
     }
+    // Besides the marks.
+    if ledger.figures.accepted <= 2 {
+        unchecked.push("no message was accepted".to_owned());
+    }
     let mut figures = ledger.figures.clone();
     figures.unknown += ledger.unanswered();
     Outcome {
