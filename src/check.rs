@@ -99,6 +99,13 @@ struct Troubles {
     others: Vec<String>,
 }
 
+impl Troubles {
+    /// Whether going on would check less than was asked for.
+    fn are_final(&self) -> bool {
+        !self.others.is_empty() || self.clients.values().any(|(_, for_good)| *for_good)
+    }
+}
+
 /// Checks an installation. `progress` is told every second how far it has come.
 pub async fn run(
     client: Client,
@@ -208,8 +215,10 @@ impl Run {
         if let Some(end) = end {
             self.all_arrive(record, end, deadline).await?;
         }
+        // In another life of the log its seq means nothing.
+        let end = end.filter(|_| !self.is_set_back());
         self.ledger.lock().finish(end);
-        if end.is_some() && !self.is_set_back() {
+        if end.is_some() {
             self.audit(record, begin).await;
         }
         Ok(report::outcome(self, record, end.is_some()))
@@ -220,11 +229,10 @@ impl Run {
         let first = begin.seq.next();
         loop {
             let behind = self.ledger.lock().behind(first);
-            let gone = self.troubles.lock().clients.values().any(|(_, for_good)| *for_good);
             if behind == 0 {
                 return Ok(());
             }
-            if gone || Instant::now() > deadline || self.is_stopping() {
+            if Instant::now() > deadline || self.is_stopping() {
                 let all = self.settings.clients;
                 let reasons = self.clients_told();
                 let reasons = if reasons.is_empty() {
@@ -334,7 +342,8 @@ impl Run {
     }
 
     fn is_stopping(&self) -> bool {
-        *self.wish.borrow() >= Wish::Stop || self.is_over() || self.is_set_back()
+        let wished = *self.wish.borrow() >= Wish::Stop;
+        wished || self.is_over() || self.is_set_back() || self.troubles.lock().are_final()
     }
 
     /// Resolves when the time is over, or an end was wished for.

@@ -53,7 +53,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         "publish" => read::<publish::Publish>(matches)?.run().await,
         "tail" => read::<tail::Tail>(matches)?.run().await,
-        "check" => read::<check::Check>(matches)?.run().await,
+        "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
         "migrate" => migrate::run(&load(matches)?).await,
         "doctor" => read::<doctor::Doctor>(matches)?.run(&load(matches)?).await,

@@ -93,6 +93,8 @@ impl<'a> Follower<'a> {
             Event::Connected { .. } => {
                 ledger.opened(self.name, *connects > 0);
                 *connects += 1;
+                drop(ledger);
+                self.run.troubles.lock().clients.remove(&self.name);
             }
             Event::Lost { reason, .. } => {
                 ledger.lost_connection(self.name);

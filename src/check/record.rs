@@ -88,6 +88,8 @@ async fn from_store(
     if head.epoch != after.epoch {
         return Err(Unread::Gone(Cursor::new(head.epoch, head.seq)));
     }
+    // Whoever was told of more was told wrongly.
+    let durable = durable.min(head.seq);
     if durable <= after.seq {
         return Ok(Chunk { messages: Vec::new(), read_to: after.seq });
     }

@@ -31,7 +31,7 @@ pub(super) fn outcome(run: &Run, record: &Record, ended: bool) -> Outcome {
             run.clients_told()
         ));
     }
-    if !ended && unchecked.is_empty() {
+    if !ended && !ledger.is_set_back() && unchecked.is_empty() {
         unchecked.push("it was ended before clients could have had everything".to_owned());
     }
     // Besides the marks.

@@ -79,7 +79,15 @@ pub struct Check {
 }
 
 impl Check {
-    pub async fn run(&self) -> Result<ExitCode, Failure> {
+    /// Whatever stands in the way, it was not checked.
+    pub async fn run(&self) -> ExitCode {
+        self.check().await.unwrap_or_else(|failure| {
+            say(failure);
+            ExitCode::from(NOT_CHECKED)
+        })
+    }
+
+    async fn check(&self) -> Result<ExitCode, Failure> {
         let client = self.server.client()?;
         let database = self.database.as_deref().map(str::trim).filter(|url| !url.is_empty());
         let store = database.map(|url| {
@@ -105,13 +113,7 @@ impl Check {
         if shown {
             let _ = writeln!(std::io::stderr());
         }
-        match outcome {
-            Ok(outcome) => Ok(self.tell(&outcome)),
-            Err(error) => {
-                say(error);
-                Ok(ExitCode::from(NOT_CHECKED))
-            }
-        }
+        Ok(self.tell(&outcome.map_err(Failure::failed)?))
     }
 
     fn settings(&self) -> Settings {

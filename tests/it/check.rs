@@ -132,6 +132,24 @@ async fn check_finds_the_row_that_was_taken_out_of_the_log() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn check_ends_by_itself_when_the_log_begins_anew() {
+    let mut replica = Replica::in_memory("one", &[]).await;
+    let args = ["check", "--url", &replica.url, "--seconds", LONG, "--json"];
+    let checking = Running::start(&args, &[]);
+    until("messages are published", async || {
+        replica.stats().await["log"]["applied"].as_u64().unwrap() >= 50
+    })
+    .await;
+    replica.kill().await;
+    replica.start_again().await;
+    let ran = checking.with_input("").await;
+    assert_eq!(ran.code, 1, "{} {}", ran.out, ran.err);
+    let verdict = verdict(&ran);
+    assert_eq!(count(&verdict["violations"], "set_back"), 1, "{verdict}");
+    assert!(verdict["examples"].to_string().contains("the log began anew"), "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_names_what_a_tampered_connection_does() {
     let replica = Replica::in_memory("one", &[("TIDINGS_HEARTBEAT_S", "1")]).await;
     for (tamper, kinds) in [
@@ -206,6 +224,20 @@ async fn check_returns_2_and_what_to_do_when_it_cannot_check() {
         assert!(ran.err.contains(sentence), "{args:?}: {}", ran.err);
         assert!(!ran.err.contains(KEY), "{}", ran.err);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_ends_with_its_token_and_says_that_not_all_was_checked() {
+    const SECRET: &str = "a secret of more than thirty-two bytes";
+    let own = [("TIDINGS_DEV", "false"), ("TIDINGS_JWT_SECRET", SECRET)];
+    let replica = Replica::in_memory("one", &own).await;
+    let token = ["token", "--sub", "7", "--topics", "check:*", "--ttl-s", "3"];
+    let token = tidings(&token, &[("TIDINGS_JWT_SECRET", SECRET)]).await;
+    let args = ["check", "--url", &replica.url, "--token", token.out.trim(), "--seconds", LONG];
+    let ran = tidings(&args, &[]).await;
+    assert_eq!(ran.code, 2, "{} {}", ran.out, ran.err);
+    assert!(ran.out.contains("not checked: ") && ran.out.contains("expired"), "{}", ran.out);
+    assert!(ran.out.contains("VERDICT    unknown"), "{}", ran.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -215,8 +215,9 @@ impl Audit {
 
     pub fn row(&mut self, book: &Book, seq: Seq, met: &Met<'_>, findings: &mut Findings) {
         // What is not ours was told of when it was read for the first time.
-        let Some((id, _)) = book.plan.read(met) else { return };
-        let Some(publisher) = book.publishers.get(id.publisher) else { return };
+        let read = book.plan.read(met).filter(|(id, _)| book.was_said(*id));
+        let Some((id, _)) = read else { return };
+        let publisher = &book.publishers[id.publisher];
         self.rows += 1;
         let next = self.next[id.publisher].unwrap_or(id.number);
         if id.number < next {

@@ -322,3 +322,15 @@ fn of_a_client_without_a_connection_nothing_is_claimed_beyond_its_cursor() {
     ledger.finish(Seq::new(BEGIN + 3));
     assert_eq!((found(&ledger), ledger.apart()), (vec![], 1));
 }
+
+#[test]
+fn what_others_write_under_our_topics_does_not_upset_the_second_reading() {
+    let mut ledger = small(1);
+    let mut audit = ledger.audit(true);
+    for (number, seq) in [(u64::MAX, BEGIN + 2), (0, BEGIN + 1)] {
+        let id = Id { publisher: 0, number };
+        met(&plan(), id, |met| ledger.audit_row(&mut audit, Seq::new(seq).unwrap(), met));
+    }
+    assert_eq!(ledger.audit_end(audit), 1);
+    assert_eq!(found(&ledger), []);
+}
