@@ -91,7 +91,7 @@ pub struct Run {
     troubles: Mutex<Troubles>,
 }
 
-/// What stands in the way of a verdict; one entry a client or publisher at most.
+/// What stands in the way of a verdict; one entry a client or publisher at most, each once.
 #[derive(Default)]
 struct Troubles {
     /// Why a client has no connection, and whether it is for good.
@@ -201,19 +201,21 @@ impl Run {
     ) -> Result<Outcome, CheckError> {
         self.all_come_in(begin).await?;
         let end = {
-            let mut reading = std::pin::pin!(self.read_on(record));
             let publishing = async {
                 self.publish_all(followers).await;
                 self.last_mark().await
             };
             tokio::select! {
-                unread = &mut reading => return Err(CheckError(unread)),
+                unread = self.read_on(record) => {
+                    self.note(unread);
+                    None
+                }
                 end = publishing => end,
             }
         };
         let deadline = Instant::now() + self.settings.timeout;
         if let Some(end) = end {
-            self.all_arrive(record, end, deadline).await?;
+            self.all_arrive(record, end, deadline).await;
         }
         // In another life of the log its seq means nothing.
         let end = end.filter(|_| !self.is_set_back());
@@ -298,12 +300,7 @@ impl Run {
     }
 
     /// Waits until every client has come as far, and the log was read.
-    async fn all_arrive(
-        &self,
-        record: &Record,
-        end: Seq,
-        deadline: Instant,
-    ) -> Result<(), CheckError> {
+    async fn all_arrive(&self, record: &Record, end: Seq, deadline: Instant) {
         let arrived = async {
             loop {
                 {
@@ -317,16 +314,14 @@ impl Run {
             }
         };
         tokio::select! {
-            unread = self.read_on(record) => return Err(CheckError(unread)),
+            unread = self.read_on(record) => self.note(unread),
             _ = timeout_at(deadline, arrived) => {}
             () = self.wished(Wish::AtOnce) => {}
         }
         let read_to = self.ledger.lock().position().seq;
         if read_to < end {
-            let told = format!("the log was read up to seq {read_to} only, of {end}");
-            self.troubles.lock().others.push(told);
+            self.note(format!("the log was read up to seq {read_to} only, of {end}"));
         }
-        Ok(())
     }
 
     fn now_us(&self) -> u64 {
@@ -372,7 +367,14 @@ impl Run {
     }
 
     fn note_publisher(&self, reason: &str) {
-        self.troubles.lock().others.push(format!("a publisher gave up: {reason}"));
+        self.note(format!("a publisher gave up: {reason}"));
+    }
+
+    fn note(&self, reason: String) {
+        let others = &mut self.troubles.lock().others;
+        if !others.contains(&reason) {
+            others.push(reason);
+        }
     }
 
     /// What the clients without a connection were told last.

@@ -74,11 +74,11 @@ impl Run {
                 Ok(Err(Unread::Gone(cursor))) => return self.ledger.lock().log_is(&cursor.epoch),
                 Ok(Err(Unread::Later(reason) | Unread::Never(reason))) => {
                     let told = format!("the log could not be read a second time: {reason}");
-                    return self.troubles.lock().others.push(told);
+                    return self.note(told);
                 }
                 Err(_) => {
                     let told = "the log could not be read a second time in time".to_owned();
-                    return self.troubles.lock().others.push(told);
+                    return self.note(told);
                 }
             }
         }
