@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use self::loops::{LogLoops, Loops};
 use self::parts::Backend;
-pub use self::parts::connector;
+pub use self::parts::{connector, log_in};
 use crate::api::limits::{Limits, OriginPolicy};
 use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
 use crate::auth::Authenticator;

@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use crate::config::{self, Config, Flags};
 use crate::demo;
 
+mod check;
 mod doctor;
 mod document;
 mod failure;
@@ -54,6 +55,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         "publish" => read::<publish::Publish>(matches)?.run().await,
         "tail" => read::<tail::Tail>(matches)?.run().await,
+        "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
         "migrate" => migrate::run(&load(matches)?).await,
         "doctor" => read::<doctor::Doctor>(matches)?.run(&load(matches)?).await,
@@ -84,6 +86,7 @@ fn command() -> Command {
         .subcommand(tail::Tail::augment_args(
             Command::new("tail").about("Follows topics, one line a message; comes back by itself"),
         ))
+        .subcommand(check::Check::augment_args(Command::new("check").about(check::ABOUT)))
         .subcommand(token::Token::augment_args(with_settings(
             "token",
             "Signs a token with the configured secret",

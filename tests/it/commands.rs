@@ -91,8 +91,12 @@ impl Running {
         self.out = None;
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     pub fn signal(&self, signal: &str) {
-        assert!(kill(signal, self.child.id().expect("it runs")), "it runs");
+        assert!(kill(signal, self.id()), "it runs");
     }
 
     /// Its exit code, and what else it said.
