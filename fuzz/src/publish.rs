@@ -85,10 +85,13 @@ fn check_frame(draft: &Draft) {
             event.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
         lines.join("\n")
     };
-    assert_eq!(unbroken(&data(&frame.sse())), unbroken(&text));
-    assert_eq!(unbroken(&data(&frame.bare_sse())), unbroken(&bare));
+    let (mut event, mut bare_event) = (Vec::new(), Vec::new());
+    frame.push_event(&mut event);
+    frame.push_bare_event(&mut bare_event);
+    assert_eq!(unbroken(&data(&event)), unbroken(&text));
+    assert_eq!(unbroken(&data(&bare_event)), unbroken(&bare));
     let id = frame.cursor_text().map(|cursor| format!("id: {cursor}\n")).unwrap_or_default();
-    assert!(frame.sse().starts_with(id.as_bytes()) && frame.bare_sse().starts_with(b"data: "));
+    assert!(event.starts_with(id.as_bytes()) && bare_event.starts_with(b"data: "));
 }
 
 /// Line breaks stand between tokens only, and which ones they are says nothing.
