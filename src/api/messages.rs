@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{Extension, FromRequest, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -63,16 +63,19 @@ pub async fn publish(
 /// Reads a body, of somebody who is known by now.
 async fn read(api: &Api, request: Request) -> Result<Bytes, Problem> {
     let settings = &api.inner.settings;
+    let max = settings.body_bytes_max;
+    let too_large = || Problem::too_large(format!("a body has at most {max} bytes"));
+    // Nobody waits for what is only said to come and would be refused.
+    if request.body().size_hint().lower() > max as u64 {
+        return Err(too_large());
+    }
     let reading = Bytes::from_request(request, api);
     let Ok(body) = timeout(settings.body_timeout, reading).await else {
         let seconds = settings.body_timeout.as_secs();
         return Err(Problem::malformed(format!("the body took longer than {seconds} s")));
     };
     body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let max = settings.body_bytes_max;
-            Problem::too_large(format!("a body has at most {max} bytes"))
-        }
+        StatusCode::PAYLOAD_TOO_LARGE => too_large(),
         _ => Problem::malformed("the body broke off"),
     })
 }

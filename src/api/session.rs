@@ -107,9 +107,14 @@ impl Session {
         )
     }
 
+    /// Counts a frame of whatever kind. False when they come too fast.
+    pub fn allows_frame(&self) -> bool {
+        self.rate.allows_one()
+    }
+
     /// One frame of the client.
     pub async fn receive(&mut self, text: &str) -> Reply {
-        if !self.rate.allows_one() {
+        if !self.allows_frame() {
             return Reply::Close(Close::TooManyFrames);
         }
         let Ok(ClientFrame { reference, operation }) = ClientFrame::read(text) else {

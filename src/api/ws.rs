@@ -216,7 +216,9 @@ impl Socket {
                 received = self.socket.recv(), if publishes.len() < PUBLISHES_MAX => {
                     last_heard = Instant::now();
                     match self.understand(received) {
-                        Received::Other => {}
+                        // A ping makes work as any frame does.
+                        Received::Other if session.allows_frame() => {}
+                        Received::Other => return Some(Close::TooManyFrames),
                         Received::End(end) => return end,
                         Received::Text(text) => match Box::pin(session.receive(&text)).await {
                             Reply::Frame(text) => if let Err(end) = self.send(text).await { return end },
@@ -241,7 +243,9 @@ impl Socket {
                     if let Err(end) = self.send(answer).await { return end }
                 }
                 () = next_heartbeat.as_mut() => {
-                    if publishes.len() < PUBLISHES_MAX && last_heard.elapsed() > heartbeat * 3 {
+                    // Three were sent, and the last one had a whole heartbeat to be answered.
+                    let silence = heartbeat * 7 / 2;
+                    if publishes.len() < PUBLISHES_MAX && last_heard.elapsed() > silence {
                         // It answered neither pings nor anything else.
                         return Some(Close::TooSlow);
                     }
