@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit soak simulate fuzz lint fmt check clean
+.PHONY: help demo run test unit soak slow simulate fuzz lint fmt check clean
 
 help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ unit: ## The tests that need no Postgres
 
 soak: ## Half an hour of faults under load (TIDINGS_SOAK_S, TIDINGS_SEED); prints what was lost
 	TIDINGS_SOAK_S=$${TIDINGS_SOAK_S:-1800} $(CARGO) test --test it storm -- --nocapture
+
+slow: ## What 200 stalled clients cost 200 healthy ones, in memory and in time; wants a quiet machine
+	$(CARGO) test --release --test it slow::stalled_clients_cost_healthy -- --ignored --nocapture
 
 simulate: ## Half an hour of simulated faults, a new seed each (TIDINGS_SOAK_S); prints what failed
 	$(CARGO) test --test sim -- --ignored --nocapture soak

@@ -12,7 +12,7 @@ use std::path::Path;
 use targets::TARGETS;
 
 /// How many mutations each target is given.
-const ROUNDS: u64 = 20_000;
+const ROUNDS: u64 = 10_000;
 
 /// No mutation grows beyond that.
 const INPUT_BYTES_MAX: usize = 4 << 10;

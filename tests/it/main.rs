@@ -23,3 +23,4 @@ mod proxy;
 mod replicas;
 mod schema;
 mod settings;
+mod slow;
