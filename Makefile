@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit soak simulate lint fmt check clean
+.PHONY: help demo run test unit soak slow simulate fuzz lint fmt check clean
 
 help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,13 +18,25 @@ test: ## Every test; finds or makes its own Postgres
 	$(CARGO) test
 
 unit: ## The tests that need no Postgres
-	$(CARGO) test --lib --test docs --test pages --test tidy
+	$(CARGO) test --lib --test docs --test pages --test tidy --test fuzz_smoke
 
 soak: ## Half an hour of faults under load (TIDINGS_SOAK_S, TIDINGS_SEED); prints what was lost
 	TIDINGS_SOAK_S=$${TIDINGS_SOAK_S:-1800} $(CARGO) test --test it storm -- --nocapture
 
+slow: ## What 200 stalled clients cost 200 healthy ones, in memory and in time; wants a quiet machine
+	$(CARGO) test --release --test it slow::stalled_clients_cost_healthy -- --ignored --nocapture
+
 simulate: ## Half an hour of simulated faults, a new seed each (TIDINGS_SOAK_S); prints what failed
 	$(CARGO) test --test sim -- --ignored --nocapture soak
+
+fuzz: ## Looks for input that breaks a promise, TIDINGS_FUZZ_S seconds for each of fuzz/targets
+	@$(CARGO) fuzz --version >/dev/null 2>&1 && rustc +nightly --version >/dev/null 2>&1 || { echo \
+		"make fuzz needs \`cargo install cargo-fuzz\`, \`rustup toolchain install nightly\` and a C++ compiler"; exit 1; }
+	@set -e; for target in $$(ls fuzz/targets | sed 's/\.rs$$//'); do echo "== $$target"; \
+		mkdir -p fuzz/target/found/$$target; \
+		$(CARGO) +nightly fuzz run $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$${TIDINGS_FUZZ_S:-60} -max_len=4096 -timeout=10 -verbosity=0 -print_final_stats=1; \
+	done
 
 lint: ## Format and clippy, warnings are errors
 	$(CARGO) fmt --check

@@ -36,9 +36,10 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How many subscriptions may be replayed at the same time.
 const SIDES_MAX: usize = 128;
 
-/// How much one call takes from the queue: the writer flushes between.
+/// How much one call takes from the queue: the writer flushes between. A session that is stuck has
+/// it in hand beside what waits, so it is little; a socket takes no more at once anyway.
 const TAKE_MESSAGES_MAX: usize = 512;
-const TAKE_BYTES_MAX: usize = 256 << 10;
+const TAKE_BYTES_MAX: usize = 64 << 10;
 
 /// Where a session begins.
 #[derive(Debug, Clone, PartialEq)]

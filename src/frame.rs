@@ -1,13 +1,12 @@
 //! A message encoded once, and shared by all who receive it.
 //!
-//! The text with the cursor is made at once, since nearly everybody gets that one; the others are
-//! made when the first session needs them.
+//! Only the text with the cursor is kept, since nearly everybody gets that one, and since what waits
+//! somewhere weighs what it says it weighs. Whoever needs another form makes it as it is sent.
 
 use std::fmt::Write;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use axum::extract::ws::Utf8Bytes;
-use bytes::Bytes;
 
 use crate::domain::{Class, Epoch, Message, Priority, Seq, Timestamp, Topic};
 
@@ -25,9 +24,6 @@ pub struct Frame {
     text: Utf8Bytes,
     /// Where in the text the member `cursor` stands; empty when there is none.
     cursor: std::ops::Range<usize>,
-    bare: OnceLock<Utf8Bytes>,
-    sse: OnceLock<Bytes>,
-    bare_sse: OnceLock<Bytes>,
 }
 
 impl Frame {
@@ -42,9 +38,6 @@ impl Frame {
             expires_at: message.expires_at,
             text: text.into(),
             cursor,
-            bare: OnceLock::new(),
-            sse: OnceLock::new(),
-            bare_sse: OnceLock::new(),
         }
     }
 
@@ -58,21 +51,29 @@ impl Frame {
         if self.cursor.is_empty() {
             return self.text();
         }
-        let bare = || {
-            let text = self.text.as_str();
-            [&text[..self.cursor.start], &text[self.cursor.end..]].concat().into()
-        };
-        self.bare.get_or_init(bare).clone()
+        let (before, after) = self.around_cursor();
+        [before, after].concat().into()
     }
 
-    /// As a server-sent event, with its cursor as the id.
-    pub fn sse(&self) -> Bytes {
-        self.sse.get_or_init(|| event(self.cursor_text(), &self.text)).clone()
+    /// Appends it as a server-sent event, with its cursor as the id.
+    pub fn push_event(&self, out: &mut Vec<u8>) {
+        if let Some(cursor) = self.cursor_text() {
+            out.extend_from_slice(b"id: ");
+            out.extend_from_slice(cursor.as_bytes());
+            out.push(b'\n');
+        }
+        push_data(out, &[&self.text]);
     }
 
-    /// As a server-sent event that leaves the client's last id as it is.
-    pub fn bare_sse(&self) -> Bytes {
-        self.bare_sse.get_or_init(|| event(None, &self.bare_text())).clone()
+    /// Appends it as a server-sent event that leaves the client's last id as it is.
+    pub fn push_bare_event(&self, out: &mut Vec<u8>) {
+        let (before, after) = self.around_cursor();
+        push_data(out, &[before, after]);
+    }
+
+    fn around_cursor(&self) -> (&str, &str) {
+        let text = self.text.as_str();
+        (&text[..self.cursor.start], &text[self.cursor.end..])
     }
 
     pub fn cursor_text(&self) -> Option<&str> {
@@ -133,18 +134,20 @@ pub fn push_time(text: &mut String, at: Timestamp) {
 }
 
 /// JSON may have line breaks between its tokens; a server-sent event may not have them in a line.
-fn event(id: Option<&str>, json: &str) -> Bytes {
-    let mut text = String::with_capacity(json.len() + 64);
-    if let Some(id) = id {
-        let _ = writeln!(text, "id: {id}");
-    }
-    for line in json.split('\n') {
-        for line in line.trim_end_matches('\r').split('\r') {
-            let _ = writeln!(text, "data: {line}");
+fn push_data(out: &mut Vec<u8>, pieces: &[&str]) {
+    const DATA: &[u8] = b"data: ";
+    out.extend_from_slice(DATA);
+    for piece in pieces {
+        let mut lines = piece.split(['\n', '\r']);
+        out.extend_from_slice(lines.next().unwrap_or_default().as_bytes());
+        // Of a break made of two characters one makes no line of its own.
+        for line in lines.filter(|line| !line.is_empty()) {
+            out.push(b'\n');
+            out.extend_from_slice(DATA);
+            out.extend_from_slice(line.as_bytes());
         }
     }
-    text.push('\n');
-    text.into()
+    out.extend_from_slice(b"\n\n");
 }
 
 #[cfg(test)]
@@ -161,6 +164,12 @@ mod tests {
 
     fn frame(data: &str) -> Frame {
         Frame::new(&message(data), &Epoch::parse("k3f9").unwrap())
+    }
+
+    fn written(write: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
@@ -186,13 +195,14 @@ mod tests {
         );
         assert_eq!(frame.cursor_text(), None);
         assert_eq!(frame.text(), frame.bare_text());
-        assert!(frame.sse().starts_with(b"data: {"));
+        assert_eq!(written(|out| frame.push_event(out)), written(|out| frame.push_bare_event(out)));
+        assert!(written(|out| frame.push_event(out)).starts_with("data: {"));
     }
 
     #[test]
     fn line_breaks_between_tokens_become_lines_of_an_event() {
         let frame = frame("[1,\n2,\r\n3,\r4]");
-        let sse = String::from_utf8(frame.sse().to_vec()).unwrap();
+        let sse = written(|out| frame.push_event(out));
         let mut lines = sse.lines();
         assert_eq!(lines.next(), Some("id: k3f9-1042"));
         assert!(lines.next().unwrap().ends_with("\"data\":[1,"));
@@ -200,6 +210,10 @@ mod tests {
         assert_eq!(lines.next(), Some("data: 3,"));
         assert_eq!(lines.next(), Some("data: 4]}"));
         assert!(sse.ends_with("}\n\n"));
-        assert!(frame.bare_sse().starts_with(b"data: "));
+        let bare = written(|out| frame.push_bare_event(out));
+        assert_eq!(
+            bare,
+            sse.replacen("id: k3f9-1042\n", "", 1).replacen("\"cursor\":\"k3f9-1042\",", "", 1)
+        );
     }
 }

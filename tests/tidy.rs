@@ -204,7 +204,7 @@ fn the_domain_needs_std_alone() {
 
 #[test]
 fn files_fit_the_head() {
-    for root in ["src", "tests"] {
+    for root in ["src", "tests", "fuzz/src", "fuzz/targets"] {
         for path in files(root, ".rs") {
             let name = name(&path);
             let text = fs::read_to_string(&path).unwrap();

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::stream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,9 @@ const COMMENT_EVERY: Duration = Duration::from_secs(15);
 
 /// How long a browser waits before it comes back by itself; spread, so that a fleet does not return at once.
 const RETRY_MS: std::ops::Range<u32> = 500..2_500;
+
+/// What a control frame takes, the longest topic in it apart.
+const CONTROL_BYTES: usize = 256;
 
 pub async fn open(
     State(api): State<Api>,
@@ -173,23 +176,32 @@ fn event(name: &str, text: &str) -> String {
     format!("event: {name}\ndata: {text}\n\n")
 }
 
-/// A single message is passed on as it is shared by all; several become one piece.
+/// What is written together, in one piece and as large as it is.
 fn gather(items: &mut Vec<Item>) -> Bytes {
-    let mut pieces = items.drain(..).map(|item| match item {
-        Item::Message { frame, cursor: true } => frame.sse(),
-        Item::Message { frame, cursor: false } => frame.bare_sse(),
-        Item::Replayed { from, to, count } => {
-            event("replayed", &replayed_frame(&from, &to, count)).into()
+    let mut piece = Vec::with_capacity(items.iter().map(weight_bytes).sum());
+    for item in items.drain(..) {
+        match item {
+            Item::Message { frame, cursor: true } => frame.push_event(&mut piece),
+            Item::Message { frame, cursor: false } => frame.push_bare_event(&mut piece),
+            Item::Replayed { from, to, count } => {
+                piece.extend(event("replayed", &replayed_frame(&from, &to, count)).into_bytes());
+            }
+            Item::Reset { reason, cursor } => {
+                piece.extend(format!("id: {cursor}\n").into_bytes());
+                piece.extend(event("reset", &reset_frame(reason, &cursor)).into_bytes());
+            }
+            Item::Gap { topic, dropped } => {
+                piece.extend(event("gap", &gap_frame(&topic, dropped)).into_bytes());
+            }
         }
-        Item::Reset { reason, cursor } => {
-            format!("id: {cursor}\n{}", event("reset", &reset_frame(reason, &cursor))).into()
-        }
-        Item::Gap { topic, dropped } => event("gap", &gap_frame(&topic, dropped)).into(),
-    });
-    let Some(first) = pieces.next() else { return Bytes::new() };
-    let Some(second) = pieces.next() else { return first };
-    let mut all = BytesMut::from(&first[..]);
-    all.extend_from_slice(&second);
-    pieces.for_each(|piece| all.extend_from_slice(&piece));
-    all.freeze()
+    }
+    piece.into()
+}
+
+/// About what an item takes, so that a piece need not grow as it is written.
+fn weight_bytes(item: &Item) -> usize {
+    match item {
+        Item::Message { frame, .. } => frame.weight_bytes(),
+        Item::Replayed { .. } | Item::Reset { .. } | Item::Gap { .. } => CONTROL_BYTES,
+    }
 }

@@ -244,7 +244,9 @@ impl Socket {
                     if let Err(end) = self.send(answer).await { return end }
                 }
                 () = next_heartbeat.as_mut() => {
-                    if publishes.len() < PUBLISHES_MAX && last_heard.elapsed() > heartbeat * 3 {
+                    // Three were sent, and the last one had a whole heartbeat to be answered.
+                    let silence = heartbeat * 7 / 2;
+                    if publishes.len() < PUBLISHES_MAX && last_heard.elapsed() > silence {
                         // It answered neither pings nor anything else.
                         return Some(Close::TooSlow);
                     }

@@ -140,6 +140,8 @@ impl std::error::Error for CursorError {}
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -179,5 +181,38 @@ mod tests {
         assert_eq!(Seq::ZERO.next().get(), 1);
         assert_eq!(Seq::from_db(7).distance_from(Seq::from_db(3)), 4);
         assert_eq!(Seq::from_db(3).distance_from(Seq::from_db(7)), 0);
+    }
+
+    fn seq() -> impl Strategy<Value = Seq> {
+        let edges = prop::sample::select(vec![0, 1, 2, Seq::MAX.0 - 1, Seq::MAX.0]);
+        prop_oneof![edges, 0..=Seq::MAX.0].prop_map(Seq)
+    }
+
+    proptest! {
+        #[test]
+        fn a_seq_is_what_clients_and_the_database_can_hold(number: u64, row: i64) {
+            prop_assert_eq!(Seq::new(number).map(Seq::get), (number < 1 << 53).then_some(number));
+            prop_assert!(Seq::from_db(row) <= Seq::MAX);
+            prop_assert!(Seq::from_db(row).to_db() == row || !(0..1 << 53).contains(&row));
+        }
+
+        #[test]
+        fn places_are_counted_as_numbers_are(one in seq(), other in seq(), count: u32) {
+            prop_assert_eq!(Seq::from_db(one.to_db()), one);
+            prop_assert_eq!(one.cmp(&other), one.get().cmp(&other.get()));
+            prop_assert_eq!(one.next().previous(), one);
+            prop_assert_eq!(one.next().distance_from(one), 1);
+            prop_assert_eq!(one.plus(count.into()).distance_from(one), u64::from(count));
+            prop_assert_eq!(other.distance_from(one) > 0, other > one);
+            if other >= one {
+                prop_assert_eq!(one.plus(other.distance_from(one)), other);
+            }
+        }
+
+        #[test]
+        fn a_cursor_of_any_place_reads_back(epoch in "[a-z0-9]{1,16}", seq in seq()) {
+            let cursor = Cursor::new(Epoch::parse(&epoch).unwrap(), seq);
+            prop_assert_eq!(Cursor::parse(&cursor.to_string()), Ok(cursor));
+        }
     }
 }

@@ -8,6 +8,14 @@ use super::{Seq, Topic};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Timestamp(pub i64);
 
+impl Timestamp {
+    /// So many seconds later. A time may come from a notification that anybody sent, and there is
+    /// none after the last one.
+    const fn after_s(self, seconds: u32) -> Timestamp {
+        Timestamp(self.0.saturating_add(seconds as i64 * 1000))
+    }
+}
+
 /// How a message is kept and what may be left out when a session cannot keep up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Class {
@@ -144,7 +152,7 @@ impl Message {
             key: draft.key.clone(),
             priority: draft.priority,
             at,
-            expires_at: draft.ttl_s.map(|ttl_s| Timestamp(at.0 + i64::from(ttl_s) * 1000)),
+            expires_at: draft.ttl_s.map(|ttl_s| at.after_s(ttl_s)),
         }
     }
 
@@ -176,5 +184,7 @@ mod tests {
         let message = Message::from_draft(&draft, None, Timestamp(1_000));
         assert!(!message.expired(Timestamp(2_999)));
         assert!(message.expired(Timestamp(3_000)));
+        let last = Message::from_draft(&draft, None, Timestamp(i64::MAX));
+        assert_eq!(last.expires_at, Some(Timestamp(i64::MAX)));
     }
 }

@@ -83,6 +83,7 @@ fn passwords_arrive_as_they_were_meant() {
         ("postgres://u@h/d?password=a%26b", "a&b"),
         ("user=u password='a \\\\ \\' b'", "a \\ ' b"),
         ("user=u password = x\\ y host=h", "x y"),
+        ("user=u password=a://b host=h", "a://b"),
     ] {
         let dsn = parsed(text);
         assert_eq!(dsn.config().get_password(), Some(password.as_bytes()), "{text}");

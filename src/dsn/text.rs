@@ -32,7 +32,10 @@ impl Params {
         let rest = ["postgres://", "postgresql://"].iter().find_map(|p| text.strip_prefix(p));
         match rest {
             Some(rest) => url(rest),
-            None if text.contains("://") => Err(DsnError::Text("it is a URL of something else")),
+            // In the value of a pair, such as a password, it may well stand.
+            None if text.split_once("://").is_some_and(|(scheme, _)| !scheme.contains('=')) => {
+                Err(DsnError::Text("it is a URL of something else"))
+            }
             None => pairs(text),
         }
     }

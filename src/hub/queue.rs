@@ -317,3 +317,6 @@ impl State {
 
 // The queues are indexed by priority, in the order in which they leave.
 const _: () = assert!(Priority::High as usize == 0 && Priority::Low as usize == 2);
+
+#[cfg(test)]
+mod policy;

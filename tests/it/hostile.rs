@@ -1,5 +1,6 @@
 //! Rubbish of every kind: it gets the answer that the protocol names, and the replica goes on.
 
+mod crowd;
 mod cursors;
 mod documents;
 mod limits;

@@ -22,6 +22,7 @@ mod leaving;
 mod load;
 mod outages;
 mod outbox;
+mod paused;
 mod pooler;
 mod protocol;
 mod proxy;

@@ -10,6 +10,10 @@ use crate::api::error::{FieldError, Problem};
 /// The longest `ref`.
 const REFERENCE_BYTES_MAX: usize = 100;
 
+/// How many faults are told: a body of a few megabytes can hold a million of them, and an answer
+/// is not larger than what it answers.
+const FAULTS_MAX: usize = 50;
+
 /// What is wrong with a document: shape before size before rules.
 #[derive(Debug, Default)]
 pub struct Faults {
@@ -20,7 +24,7 @@ pub struct Faults {
 
 impl Faults {
     pub fn malformed(&mut self, pointer: &str, detail: impl Into<String>) {
-        self.malformed.push(FieldError::new(pointer, detail));
+        add(&mut self.malformed, pointer, detail);
     }
 
     pub fn too_large(&mut self, detail: String) {
@@ -28,7 +32,7 @@ impl Faults {
     }
 
     pub fn invalid(&mut self, pointer: &str, detail: impl Into<String>) {
-        self.invalid.push(FieldError::new(pointer, detail));
+        add(&mut self.invalid, pointer, detail);
     }
 
     pub fn finish(self) -> Result<(), Problem> {
@@ -41,6 +45,12 @@ impl Faults {
         } else {
             Ok(())
         }
+    }
+}
+
+fn add(faults: &mut Vec<FieldError>, pointer: &str, detail: impl Into<String>) {
+    if faults.len() < FAULTS_MAX {
+        faults.push(FieldError::new(pointer, detail));
     }
 }
 

@@ -232,6 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn of_very_many_faults_the_first_are_told() {
+        let fields: Vec<String> = (0..10_000).map(|number| format!("\"x{number}\":1")).collect();
+        let text = format!("{{{}}}", fields.join(","));
+        let problem = read(&text).unwrap_err();
+        assert_eq!(problem.status().as_u16(), 400);
+        assert!(problem.sentence().starts_with("/topic: "));
+        assert_eq!(problem.sentence().split("; ").count(), 50);
+    }
+
+    #[test]
     fn a_null_is_the_same_as_nothing() {
         let text = r#"{"topic":"a","data":1,"kind":null,"class":null,"key":null,"priority":null,"ttl_s":null,"idempotency_key":null}"#;
         assert_eq!(read(text).unwrap(), read(r#"{"topic":"a","data":1}"#).unwrap());

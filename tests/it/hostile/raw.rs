@@ -19,13 +19,18 @@ impl Raw {
 
     /// A WebSocket that has been welcomed.
     pub async fn websocket(url: &str) -> Raw {
+        Raw::websocket_with(url, "\"heartbeat_s\":15}").await
+    }
+
+    /// One whose welcome ends in another way.
+    pub async fn websocket_with(url: &str, welcome: &str) -> Raw {
         let mut raw = Raw::connect(url).await;
         raw.write(
             b"GET /v1/ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
               Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         )
         .await;
-        raw.until("\"heartbeat_s\":15}").await;
+        raw.until(welcome).await;
         raw
     }
 
