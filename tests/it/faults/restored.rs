@@ -6,9 +6,10 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tidings::cluster::{Cluster, Mode, Options};
 
-use crate::fleet::{Replica, until};
+use crate::fleet::{Replica, until, until_live};
 use crate::follower::{Follower, Way};
 use crate::harness;
+use crate::proxy::{Proxy, Weather};
 
 /// A server, and what it held at one moment.
 struct Restorable {
@@ -117,11 +118,25 @@ async fn clients_of_a_database_that_was_restored_are_told_to_reload() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_of_a_database_that_was_restored_and_moved_on_are_told_to_reload() {
+    restored_and_moved_on(Weather::Fair).await;
+}
+
+/// Only their ticks tell the replicas that Postgres is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_that_moved_on_is_noticed_without_a_listener() {
+    restored_and_moved_on(Weather::Black).await;
+}
+
+/// The weather is that of the listeners from then on.
+async fn restored_and_moved_on(weather: Weather) {
     let server = Restorable::start();
+    let (listeners, listen) = Proxy::to_database(&server.url).await;
+    let settings = [("LISTEN_DATABASE_URL", listen.as_str())];
     let mut old_ones = Vec::new();
     for name in ["one", "two", "three"] {
-        old_ones.push(Replica::start(name, &server.url, &[]).await);
+        old_ones.push(Replica::start(name, &server.url, &settings).await);
     }
+    until_live(&old_ones).await;
     let (seq, kept) = publish(&old_ones[0], "kept").await;
     server.back_up();
     until_applied(&old_ones.iter().collect::<Vec<_>>(), seq).await;
@@ -145,6 +160,7 @@ async fn clients_of_a_database_that_was_restored_and_moved_on_are_told_to_reload
     for replica in &old_ones {
         replica.signal("-STOP");
     }
+    listeners.weather(weather);
     server.restore();
     let fresh = Replica::start("fresh", &server.url, &[]).await;
     for number in 0..20 {
