@@ -1,5 +1,7 @@
 //! The body of a request as text, or what is wrong with it.
 
+use std::time::Duration;
+
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -7,6 +9,9 @@ use tokio::time::timeout;
 
 use super::Api;
 use super::error::Problem;
+
+/// How long is waited for a body that will be refused.
+const LINGER: Duration = Duration::from_secs(2);
 
 impl Api {
     /// The JSON of a body, of somebody who is known by now; its reader says what stands in it.
@@ -21,10 +26,16 @@ impl Api {
         };
         // One that does not say its length may have any.
         let length = request.body().size_hint().exact();
-        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX);
-        // One that is too long is read as far as it may be: who is still writing reads no answer.
+        let length = length.map_or(settings.body_bytes_max, |length| {
+            usize::try_from(length).unwrap_or(usize::MAX)
+        });
         let _room = self.inner.limits.body(length.min(settings.body_bytes_max))?;
         let reading = Bytes::from_request(request, self);
+        if length > settings.body_bytes_max {
+            // Who is still writing reads no answer, so it is read as far as it may be, if it comes.
+            let _ = timeout(LINGER, reading).await;
+            return Err(too_large());
+        }
         let Ok(body) = timeout(settings.body_timeout, reading).await else {
             return Err(Problem::timeout(settings.body_timeout));
         };

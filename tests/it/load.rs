@@ -1,7 +1,7 @@
 //! Publishers under whatever happens, and what their followers must have had of it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
@@ -14,6 +14,7 @@ use crate::follower::Follower;
 /// Publishers that go on whatever happens, and insist until each message is answered.
 pub struct Load {
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
     tasks: Vec<JoinHandle<Vec<u64>>>,
 }
 
@@ -24,11 +25,12 @@ impl Load {
 
     /// Each publisher begins a message that long after its last one, or when that one is answered.
     pub fn paced(urls: &[String], publishers: usize, pause: Duration) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::default());
         // Under the keys of another load it would be answered with what that one published.
         let own = uuid::Uuid::now_v7().simple();
         let publish = |publisher: usize| {
             let (stop, urls) = (stop.clone(), urls.to_vec());
+            let answered: Arc<AtomicUsize> = Arc::clone(&answered);
             #[expect(clippy::disallowed_methods, reason = "a client of a test, ended by it")]
             tokio::spawn(async move {
                 let client = reqwest::Client::new();
@@ -45,12 +47,18 @@ impl Load {
                     let body = json!({"topic": topic, "data": seqs.len(), "idempotency_key": key});
                     let answer = publish_to(&client, &urls, &body).await;
                     seqs.push(answer["messages"][0]["seq"].as_u64().unwrap());
+                    answered.fetch_add(1, Ordering::Relaxed);
                 }
                 seqs
             })
         };
         let tasks = (0..publishers).map(publish).collect();
-        Load { stop, tasks }
+        Load { stop, answered, tasks }
+    }
+
+    /// How many messages were answered by now.
+    pub fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Every seq that was answered, in order.

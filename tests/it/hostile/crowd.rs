@@ -50,7 +50,7 @@ async fn slow_headers(url: String) {
 
 async fn slow_bodies(url: String) {
     let head = "POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{";
-    assert_eq!(status(&url, head.as_bytes()).await, "400");
+    assert_eq!(status(&url, head.as_bytes()).await, "408");
 }
 
 async fn huge_bodies(url: String) {

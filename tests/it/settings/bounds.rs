@@ -93,11 +93,13 @@ async fn a_request_with_too_many_parameters_is_answered_400() {
 #[tokio::test]
 async fn of_connections_too_many_only_some_are_answered() {
     const TOO_MANY: usize = 200;
-    let replica = in_memory(&[("connections_max", "1")]).await;
+    let replica = in_memory(&[("connections_max", "2"), ("sessions_max", "1")]).await;
     let mut held = None;
     while held.is_none() {
         held = Socket::try_open(&replica, "").await.ok();
     }
+    let mut idle = Raw::send(&replica, "GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+    idle.until("live").await;
     // They say nothing yet, so each that is answered at all keeps its place for a moment.
     let mut silent = Vec::new();
     for _ in 0..TOO_MANY {
@@ -115,7 +117,7 @@ async fn of_connections_too_many_only_some_are_answered() {
     let mut held = held.unwrap();
     held.send(&json!({"op": "ping"})).await;
     held.frame("pong").await;
-    drop(held);
+    drop((held, idle));
     let refused = "tidings_server_refused_total{reason=\"full\"}";
     // Whoever asks needs a place too.
     until("there is a place again, and all were counted", async || {

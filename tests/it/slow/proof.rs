@@ -56,7 +56,8 @@ pub struct Verdict {
 
 pub async fn prove(scale: &Scale) -> Verdict {
     let queue = scale.queue_bytes.to_string();
-    let connections = (2 * (scale.healthy + scale.stalled) + 100).to_string();
+    let sessions = 2 * (scale.healthy + scale.stalled);
+    let (sessions, connections) = (sessions.to_string(), (sessions + 100).to_string());
     let settings = [
         ("TIDINGS_SESSION_QUEUE_BYTES_MAX", queue.as_str()),
         ("TIDINGS_DATA_BYTES_MAX", "16 KiB"),
@@ -64,6 +65,7 @@ pub async fn prove(scale: &Scale) -> Verdict {
         ("TIDINGS_RING_BYTES_MAX", "1 MiB"),
         ("TIDINGS_MEMORY_BYTES_MAX", "1 MiB"),
         ("TIDINGS_CONNECTIONS_MAX", &connections),
+        ("TIDINGS_SESSIONS_MAX", &sessions),
         // They stay stalled for as long as it takes.
         ("TIDINGS_STALL_S", "3600"),
         ("TIDINGS_HEARTBEAT_S", "3600"),
