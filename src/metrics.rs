@@ -201,8 +201,12 @@ impl StoreMetrics {
     pub fn answered(&self, query: &'static str, within: Duration, well: bool) {
         self.seconds.get_or_create(&query.into()).observe(within.as_secs_f64());
         if !well {
-            self.errors.get_or_create(&query.into()).inc();
+            self.failed(query);
         }
+    }
+
+    pub fn failed(&self, query: &'static str) {
+        self.errors.get_or_create(&query.into()).inc();
     }
 }
 

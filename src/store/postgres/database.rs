@@ -121,6 +121,11 @@ impl Database {
         self.metrics.answered(query.name, within, well);
     }
 
+    /// Counts a statement that failed and whose answer nobody waited for.
+    pub fn failed(&self, query: &Query) {
+        self.metrics.failed(query.name);
+    }
+
     fn unavailable(&self, error: &PoolError) -> StoreError {
         match error {
             PoolError::Backend(error) => match classify(error) {

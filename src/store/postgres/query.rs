@@ -37,6 +37,7 @@ queries! {
     EPOCH_RENEW = "epoch_renew" [TEXT];
     WRITER_CLAIM = "writer_claim" [TEXT, INT4];
     WRITER_RECOVER = "writer_recover" [INT4, TEXT];
+    WRITER_LOOK = "writer_look" [INT4];
     WRITER_RENEW = "writer_renew" [INT4, INT8];
     WRITER_RELEASE = "writer_release" [INT4, INT8];
     MESSAGE_RANGE = "message_range" [INT8, INT8, INT8, INT8];

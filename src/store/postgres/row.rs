@@ -59,9 +59,11 @@ pub fn appended(row: &Row, start: usize, drafts: usize) -> Result<Appended, Stor
             .zip(duplicates)
             .map(|(seq, duplicate)| Placed { seq: Seq::from_db(seq), duplicate })
             .collect(),
-        _ => (0..drafts as u64)
-            .map(|place| Placed { seq: first.plus(place), duplicate: false })
-            .collect(),
+        // Without keys all are new, and stand one after another.
+        _ => {
+            let fresh = u64::try_from(get::<i32>(row, start + 3)?).unwrap_or(0);
+            (0..fresh).map(|place| Placed { seq: first.plus(place), duplicate: false }).collect()
+        }
     };
     if placed.len() != drafts {
         return Err(corrupt("a batch has another length than was written"));
