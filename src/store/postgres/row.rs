@@ -39,8 +39,9 @@ pub fn message(row: &Row) -> Result<Option<Message>, StoreError> {
         seq: Some(Seq::from_db(number)),
         at: Timestamp(get(row, 2)?),
         expires_at: get::<Option<i64>>(row, 3)?.map(Timestamp),
-        class: Class::from_db(get(row, 4)?).ok_or_else(|| corrupt("class"))?,
-        priority: Priority::from_db(get(row, 5)?).ok_or_else(|| corrupt("priority"))?,
+        // A newer version may know more of them. Whoever refused the row could apply nothing after it.
+        class: Class::from_db(get(row, 4)?).unwrap_or_default(),
+        priority: Priority::from_db(get(row, 5)?).unwrap_or_default(),
         topic: topic(row, 6)?,
         kind: text(7)?,
         key: text(8)?,
