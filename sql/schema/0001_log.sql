@@ -460,7 +460,8 @@ begin
 end $$;
 comment on function tidings.partition_expire(integer) is 'Marks the oldest partition as no longer kept, if it is too old, and returns its first seq.';
 
--- Gives up where a reader or writer holds the partition: whoever came after us would wait behind us.
+-- Detaching takes all of `message` for itself for a moment. Whoever comes while it waits for that waits behind it,
+-- so it waits 200 ms at most, and is tried again at the next round.
 create function tidings.partition_drop(first bigint) returns bigint
 language plpgsql set lock_timeout = '200ms' as $$
 declare
@@ -478,4 +479,4 @@ begin
     execute format('drop table tidings.%I', 'message_' || first);
     return gone;
 end $$;
-comment on function tidings.partition_drop(bigint) is 'Drops a partition that partition_expire has marked; gives up rather than make readers wait.';
+comment on function tidings.partition_drop(bigint) is 'Drops a partition that partition_expire has marked; makes readers wait for 200 ms at most.';

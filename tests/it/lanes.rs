@@ -27,6 +27,10 @@ pub fn memory() -> MemoryStore {
     MemoryStore::new(MEMORY, Clock::system(), MemoryBus::default())
 }
 
+fn in_memory() -> Arc<dyn LogStore> {
+    Arc::new(memory())
+}
+
 pub fn log(store: Arc<dyn LogStore>, metrics: &Metrics) -> Log {
     let queue = QueueSettings { messages_max: 100, bytes_max: 1 << 20 };
     let hub = Hub::new(queue, metrics.hub.clone());
@@ -41,7 +45,7 @@ pub fn log(store: Arc<dyn LogStore>, metrics: &Metrics) -> Log {
 }
 
 /// One lane over a store, and the loop for signals.
-fn publishing(store: Arc<dyn LogStore>, metrics: &Metrics) -> (Publisher, Lane, SignalLoop) {
+fn publishing(store: &Arc<dyn LogStore>, metrics: &Metrics) -> (Publisher, Lane, SignalLoop) {
     let settings = PublishSettings {
         intake_messages_max: 100,
         intake_bytes_max: 1 << 20,
@@ -51,8 +55,7 @@ fn publishing(store: Arc<dyn LogStore>, metrics: &Metrics) -> (Publisher, Lane, 
     };
     let log = log(store.clone(), metrics);
     let bus = Arc::new(MemoryBus::default().member(0));
-    let (publisher, mut lanes, signals) =
-        publisher(settings, 1, &store, bus, &log, metrics.clone());
+    let (publisher, mut lanes, signals) = publisher(settings, 1, store, bus, &log, metrics.clone());
     (publisher, lanes.remove(0), signals)
 }
 
@@ -132,8 +135,8 @@ fn draft(class: Class) -> Draft {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_can_be_reached_and_takes_nothing_is_asked_ever_more_seldom() {
     let tries = Arc::new(AtomicUsize::new(0));
-    let store = Arc::new(Full { store: memory(), tries: tries.clone() });
-    let (publisher, mut lane, _signals) = publishing(store, &Metrics::new());
+    let store: Arc<dyn LogStore> = Arc::new(Full { store: memory(), tries: tries.clone() });
+    let (publisher, mut lane, _signals) = publishing(&store, &Metrics::new());
     let stop = CancellationToken::new();
     let first = publisher.publish(vec![draft(Class::Event)]);
     let later = async {
@@ -158,7 +161,7 @@ async fn a_store_that_can_be_reached_and_takes_nothing_is_asked_ever_more_seldom
 
 #[tokio::test]
 async fn a_signal_that_no_notification_can_carry_is_refused_alone() {
-    let (publisher, _lane, _signals) = publishing(Arc::new(memory()), &Metrics::new());
+    let (publisher, _lane, _signals) = publishing(&in_memory(), &Metrics::new());
     let mut large = draft(Class::Signal);
     large.data = "1".repeat(7_000).into();
     // Each of these is six bytes as JSON.
@@ -171,7 +174,7 @@ async fn a_signal_that_no_notification_can_carry_is_refused_alone() {
 #[tokio::test]
 async fn signals_that_wait_are_bounded_in_bytes() {
     let metrics = Metrics::new();
-    let (publisher, _lane, _signals) = publishing(Arc::new(memory()), &metrics);
+    let (publisher, _lane, _signals) = publishing(&in_memory(), &metrics);
     let mut signal = draft(Class::Signal);
     signal.data = "1".repeat(7_000).into();
     // Nobody takes them: far fewer than the requests that may wait.
