@@ -139,6 +139,8 @@ part! {
         intake_bytes: Gauge, "publish_intake_bytes", "What the waiting messages weigh";
         duplicates: Counter, "publish_duplicates", "Messages answered with an earlier result";
         retried: Counter, "publish_retried", "Batches written again, having broken off without being committed";
+        recovered: Counter, "publish_recovered",
+            "Batches that broke off and turned out to be committed";
     }
 }
 

@@ -153,6 +153,7 @@ impl Lane {
         while outage.try_again(stop).await {
             match writer.recover(drafts).await {
                 Ok(Some(appended)) => {
+                    self.shared.metrics.publish.recovered.inc();
                     self.done(requests, drafts, &appended).await;
                     return Vec::new();
                 }

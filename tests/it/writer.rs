@@ -92,14 +92,13 @@ async fn the_time_of_messages_never_goes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_with_other_defaults_takes_batches_of_many_writers() {
+async fn a_database_with_another_isolation_takes_batches_of_many_writers() {
     let url = harness::database_url().await;
     let client = harness::connect(&url).await;
     client
         .batch_execute(
             "do $$ begin
                 execute format('alter database %I set default_transaction_isolation = serializable', current_database());
-                execute format('alter database %I set default_transaction_read_only = on', current_database());
             end $$",
         )
         .await
