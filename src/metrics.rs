@@ -29,7 +29,8 @@ pub struct Metrics {
     pub recovery: Arc<RecoveryMetrics>,
     pub server: Arc<ServerMetrics>,
     pub supervise: Arc<SuperviseMetrics>,
-    /// From the commit of a message to the queues of this replica's sessions.
+    /// From when a message was given its number, just before its commit, to the queues of this
+    /// replica's sessions.
     pub delivery_seconds: Histogram,
     registry: Arc<Registry>,
 }
@@ -50,7 +51,7 @@ impl Metrics {
             delivery_seconds: delivery_seconds.clone(),
             registry: Arc::default(),
         };
-        let help = "From the commit of a message to the queues of the sessions";
+        let help = "From when a message was given its number to the queues of the sessions, its flush included";
         registry.register("delivery_seconds", help, delivery_seconds);
         Metrics { registry: Arc::new(registry), ..metrics }
     }
@@ -128,13 +129,18 @@ macro_rules! part {
 part! {
     /// Taking messages in and writing them in batches.
     PublishMetrics {
-        messages: Counter, "publish_messages", "Messages that were accepted and committed";
-        batch_messages: Histogram = sizes(), "publish_batch_messages", "Messages in one batch";
+        messages: Counter, "publish_messages",
+            "Messages that were committed for publishers, without duplicates and signals";
+        signals: Counter, "publish_signals", "Signals that were accepted";
+        batch_messages: Histogram = sizes(), "publish_batch_messages",
+            "Messages in one committed batch, duplicates among them";
         refused: Family<Reason, Counter>, "publish_refused", "Publish requests that were refused";
         intake_messages: Gauge, "publish_intake_messages", "Messages that wait for their batch";
         intake_bytes: Gauge, "publish_intake_bytes", "What the waiting messages weigh";
         duplicates: Counter, "publish_duplicates", "Messages answered with an earlier result";
-        retried: Counter, "publish_retried", "Batches written again, their outcome being unknown";
+        retried: Counter, "publish_retried", "Batches written again, having broken off without being committed";
+        recovered: Counter, "publish_recovered",
+            "Batches that broke off and turned out to be committed";
     }
 }
 
@@ -190,7 +196,7 @@ part! {
     /// Statements sent to the database.
     StoreMetrics {
         seconds: Family<Query, Histogram, fn() -> Histogram> = by_query(), "store_seconds",
-            "How long a statement took";
+            "How long a statement took, a barrier from its append on; for log_announce nobody waits";
         errors: Family<Query, Counter>, "store_errors", "Statements that failed";
         pool_waits: Counter, "store_pool_waits", "Requests that found no free connection in time";
     }
@@ -201,8 +207,12 @@ impl StoreMetrics {
     pub fn answered(&self, query: &'static str, within: Duration, well: bool) {
         self.seconds.get_or_create(&query.into()).observe(within.as_secs_f64());
         if !well {
-            self.errors.get_or_create(&query.into()).inc();
+            self.failed(query);
         }
+    }
+
+    pub fn failed(&self, query: &'static str) {
+        self.errors.get_or_create(&query.into()).inc();
     }
 }
 
@@ -211,7 +221,9 @@ part! {
     RecoveryMetrics {
         outbox_relayed: Counter, "recovery_outbox_relayed", "Outbox rows moved to the log";
         outbox_oldest_seconds: Gauge, "recovery_outbox_oldest_seconds",
-            "Age of the oldest row in the outbox";
+            "Age of the oldest row in the outbox when it was last looked at, every 5 s";
+        keys_forgotten: Counter, "recovery_keys_forgotten",
+            "Idempotency keys that were too old and are forgotten";
         partitions_dropped: Counter, "recovery_partitions_dropped",
             "Partitions dropped by retention";
     }

@@ -93,18 +93,21 @@ pub fn parts(drafts: &[Draft]) -> Vec<Part> {
     parts
 }
 
-/// The notifications that carry signals, or the first draft that fits into none.
-pub fn signals<'a>(
-    origin: &str,
-    at: Timestamp,
-    drafts: &'a [Draft],
-) -> Result<Vec<String>, &'a Draft> {
+/// Whether a signal fits into a notification, with its kind and key as JSON writes them.
+pub fn signal_fits(draft: &Draft) -> bool {
+    // Most are small, and need not be written out to see it: a byte becomes six at most (`\u0000`).
+    6 * draft.weight_bytes() <= BODY_BYTES_MAX || item(draft).len() + 2 <= BODY_BYTES_MAX
+}
+
+/// The notifications that carry signals. One that fits into none is left out, so that it costs
+/// nobody else theirs: its publisher was refused.
+pub fn signals(origin: &str, at: Timestamp, drafts: &[Draft]) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let head = format!("s {origin} {} ", at.0);
     for draft in drafts {
         let item = item(draft);
         if item.len() + 2 > BODY_BYTES_MAX {
-            return Err(draft);
+            continue;
         }
         match texts.last_mut() {
             Some(text) if text.len() - head.len() + item.len() < BODY_BYTES_MAX => {
@@ -116,7 +119,7 @@ pub fn signals<'a>(
             _ => texts.push(format!("{head}[{item}]")),
         }
     }
-    Ok(texts)
+    texts
 }
 
 /// The announcement of a range that is to be read.
@@ -179,9 +182,13 @@ impl Item<'_> {
             topic: Topic::parse(&self.0).ok()?,
             data: self.1.get().into(),
             kind: self.2.map(|kind| kind.as_ref().into()),
-            class: Class::from_db(self.3)?,
+            // As when it is read from the table: a newer version may know more of them.
+            class: match seq {
+                Some(_) => Class::from_db(self.3).unwrap_or_default(),
+                None => Class::Signal,
+            },
             key: self.4.map(|key| key.as_ref().into()),
-            priority: Priority::from_db(self.5)?,
+            priority: Priority::from_db(self.5).unwrap_or_default(),
             ttl_s: self.6,
             idempotency_key: None,
         };
@@ -283,10 +290,32 @@ mod tests {
             "s r 1 {}",
             "p",
             "p r x",
-            "a e 1 1 0 [[\"a\",1,null,9,null,1,null]]",
         ] {
             assert!(parse(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_only_a_newer_version_knows_is_an_event_of_normal_priority() {
+        let text = "a e 1 1 0 [[\"a\",1,null,9,null,9,null]]";
+        let Notification::Announced(heard) = parse(text).unwrap() else { panic!() };
+        let message = &heard.messages.unwrap()[0];
+        assert_eq!((message.class, message.priority), (Class::Event, Priority::Normal));
+        let text = "s r 1 [[\"a\",1,null,9,null,1,null]]";
+        let Notification::Signals { messages, .. } = parse(text).unwrap() else { panic!() };
+        assert_eq!(messages[0].class, Class::Signal);
+    }
+
+    #[test]
+    fn a_signal_that_fits_into_no_notification_costs_nobody_else_theirs() {
+        let mut large = draft("b", &"1".repeat(7_000));
+        large.key = Some("\u{1}".repeat(200).into());
+        assert!(!signal_fits(&large));
+        large.key = Some("k".repeat(200).into());
+        assert!(signal_fits(&large));
+        large.key = Some("\u{1}".repeat(200).into());
+        let texts = signals("r", Timestamp(1), &[draft("a", "1"), large, draft("c", "2")]);
+        assert_eq!(texts, ["s r 1 [[\"a\",1,null,0,null,1,null],[\"c\",2,null,0,null,1,null]]"]);
     }
 
     proptest! {

@@ -22,6 +22,7 @@ use crate::bus::Bus;
 use crate::domain::{Class, Cursor, Draft, Epoch, Seq};
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::notification;
 use crate::store::{LogStore, Placed};
 
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +58,9 @@ pub enum PublishError {
          repeat it with the same idempotency_key"
     )]
     Unknown,
+    /// Shorter, it would be taken.
+    #[error("{0}")]
+    TooLarge(String),
     #[error("{0}")]
     Refused(String),
     #[error("this replica is leaving; try another one")]
@@ -70,6 +74,7 @@ impl PublishError {
             PublishError::Full => "full",
             PublishError::Unavailable => "unavailable",
             PublishError::Unknown => "unknown",
+            PublishError::TooLarge(_) => "too_large",
             PublishError::Refused(_) => "refused",
             PublishError::Leaving => "leaving",
         }
@@ -85,7 +90,8 @@ pub struct Publisher {
 struct Shared {
     settings: PublishSettings,
     requests: mpsc::Sender<Request>,
-    signals: mpsc::Sender<Vec<Draft>>,
+    signals: mpsc::Sender<SignalRequest>,
+    signal_bytes: Arc<Semaphore>,
     messages: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     /// Lanes that cannot reach the store. While there is one, publishers are told at once.
@@ -100,6 +106,12 @@ struct Request {
     answer: oneshot::Sender<Result<(Epoch, Vec<Placed>), PublishError>>,
     /// Its place in the intake, given back when it was answered.
     _place: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+/// Signals of one publisher, and their place in the queue, given back when they were sent.
+struct SignalRequest {
+    drafts: Vec<Draft>,
+    place: OwnedSemaphorePermit,
 }
 
 /// Whoever holds the intake takes everything queued, and passes it on when the order is decided.
@@ -121,6 +133,7 @@ pub fn publisher(
         settings,
         requests,
         signals,
+        signal_bytes: Arc::new(Semaphore::new(SIGNAL_BYTES_MAX)),
         messages: Arc::new(Semaphore::new(settings.intake_messages_max)),
         bytes: Arc::new(Semaphore::new(settings.intake_bytes_max)),
         troubled: AtomicUsize::new(0),
@@ -135,6 +148,9 @@ pub fn publisher(
 
 /// How many requests with signals may wait; they are sent by one loop, many at a time.
 const SIGNAL_REQUESTS_MAX: usize = 1_024;
+
+/// What all of them may weigh: a few bodies of the largest kind, each full of signals.
+const SIGNAL_BYTES_MAX: usize = 16 << 20;
 
 impl Publisher {
     /// Returns when everything is committed and durable, or nothing is. Signals leave after that.
@@ -157,15 +173,33 @@ impl Publisher {
         // A place for the signals first: after the commit it is too late to refuse.
         let place = match signals.is_empty() {
             true => None,
-            false => Some(self.shared.signals.try_reserve().map_err(|error| refused(&error))?),
+            false => Some(self.signal_place(&signals)?),
         };
         let mut kept = self.commit(kept).await?.into_iter();
-        if let Some(place) = place {
-            place.send(signals);
+        if let Some((queue, place)) = place {
+            queue.send(SignalRequest { drafts: signals, place });
         }
         let signal = || Published { seq: None, cursor: None, duplicate: false };
         let each = |is_signal: bool| if is_signal { Some(signal()) } else { kept.next() };
         Ok(is_signal.into_iter().filter_map(each).collect())
+    }
+
+    fn signal_place(
+        &self,
+        signals: &[Draft],
+    ) -> Result<(mpsc::Permit<'_, SignalRequest>, OwnedSemaphorePermit), PublishError> {
+        if let Some(large) = signals.iter().find(|draft| !notification::signal_fits(draft)) {
+            return Err(PublishError::TooLarge(format!(
+                "the signal on {} has more than {} bytes as JSON with its kind and key, which a \
+                 notification cannot carry; publish it as class state",
+                large.topic,
+                notification::BODY_BYTES_MAX,
+            )));
+        }
+        let weight_bytes = signals.iter().map(Draft::weight_bytes).sum();
+        let bytes = place(&self.shared.signal_bytes, weight_bytes)?;
+        let queue = self.shared.signals.try_reserve().map_err(|error| refused(&error))?;
+        Ok((queue, bytes))
     }
 
     async fn commit(&self, drafts: Vec<Draft>) -> Result<Vec<Published>, PublishError> {
@@ -177,10 +211,6 @@ impl Publisher {
             return Err(PublishError::Unavailable);
         }
         let weight_bytes: usize = drafts.iter().map(Draft::weight_bytes).sum();
-        let place = |semaphore: &Arc<Semaphore>, size: usize| {
-            let size = u32::try_from(size).map_err(|_| PublishError::Full)?;
-            semaphore.clone().try_acquire_many_owned(size).map_err(|_| PublishError::Full)
-        };
         let places = (place(&shared.messages, drafts.len())?, place(&shared.bytes, weight_bytes)?);
         let (answer, answered) = oneshot::channel();
         let request = Request { drafts, weight_bytes, answer, _place: places };
@@ -200,8 +230,11 @@ impl Publisher {
 
     fn count(&self, published: &[Published]) {
         let duplicates = published.iter().filter(|published| published.duplicate).count();
-        self.shared.metrics.publish.messages.inc_by((published.len() - duplicates) as u64);
-        self.shared.metrics.publish.duplicates.inc_by(duplicates as u64);
+        let signals = published.iter().filter(|published| published.seq.is_none()).count();
+        let metrics = &self.shared.metrics.publish;
+        metrics.messages.inc_by((published.len() - duplicates - signals) as u64);
+        metrics.duplicates.inc_by(duplicates as u64);
+        metrics.signals.inc_by(signals as u64);
     }
 
     /// How many messages wait to be written.
@@ -218,6 +251,11 @@ impl Publisher {
     pub fn troubled(&self) -> bool {
         self.shared.troubled.load(Ordering::Relaxed) > 0
     }
+}
+
+fn place(semaphore: &Arc<Semaphore>, size: usize) -> Result<OwnedSemaphorePermit, PublishError> {
+    let size = u32::try_from(size).map_err(|_| PublishError::Full)?;
+    semaphore.clone().try_acquire_many_owned(size).map_err(|_| PublishError::Full)
 }
 
 fn refused<T>(error: &mpsc::error::TrySendError<T>) -> PublishError {

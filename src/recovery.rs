@@ -13,7 +13,7 @@ use crate::domain::Seq;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::notification::Announcement;
-use crate::store::{KEYS_FORGOTTEN_MAX, StoreError, Upkeep};
+use crate::store::{FORGOTTEN_MAX, StoreError, Upkeep};
 
 #[derive(Debug, Clone, Copy)]
 pub struct RecoverySettings {
@@ -33,16 +33,6 @@ impl Default for RecoverySettings {
             drop_after: Duration::from_secs(10),
         }
     }
-}
-
-/// How soon retention looks again where a look did not see the end of what is too old.
-const AGAIN: Duration = Duration::from_millis(200);
-
-/// What a look of retention may have left.
-enum Rest {
-    Nothing,
-    /// It forgets a bounded number at a time, so that the outbox need not wait for it.
-    More,
 }
 
 pub struct Recovery {
@@ -65,58 +55,64 @@ impl Recovery {
     }
 
     pub async fn run(&mut self, stop: &CancellationToken) {
-        let mut next_tick = Instant::now();
-        let mut next_retention = Instant::now();
+        let now = Instant::now();
+        let (mut next_tick, mut next_retention, mut next_forget) = (now, now, now);
         loop {
-            let result = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.log.outbox_filled() => self.relay().await,
                 () = sleep_until(next_tick) => {
                     next_tick = Instant::now() + self.settings.tick;
-                    self.relay().await
+                    self.look().await;
                 }
                 () = sleep_until(next_retention) => {
-                    let retained = self.retain().await;
+                    self.retain().await;
                     next_retention = Instant::now() + self.settings.retention_tick;
                     if let Some((_, due)) = self.expired {
                         next_retention = next_retention.min(due);
                     }
-                    if matches!(retained, Ok(Rest::More)) {
-                        next_retention = next_retention.min(Instant::now() + AGAIN);
-                    }
-                    retained.map(drop)
                 }
-            };
-            if let Err(error) = result {
-                // The store is away; the log says so, and everything is found at a later tick.
-                tracing::debug!(%error, "recovery could not do its work");
+                () = sleep_until(next_forget) => {
+                    let more = self.forget().await;
+                    let pause = if more { Duration::ZERO } else { self.settings.retention_tick };
+                    next_forget = Instant::now() + pause;
+                }
             }
         }
     }
 
+    /// Whether something waits for which the hint was lost.
+    async fn look(&self) {
+        let Some(oldest) = passing("outbox_oldest", self.upkeep.outbox_oldest().await) else {
+            return;
+        };
+        let age_s = oldest.map_or(0, |oldest| oldest.as_secs());
+        let gauge = &self.metrics.recovery.outbox_oldest_seconds;
+        gauge.set(i64::try_from(age_s).unwrap_or(i64::MAX));
+        if oldest.is_some() {
+            self.relay().await;
+        }
+    }
+
     /// Moves what transactions of the application published, until nothing is left.
-    async fn relay(&self) -> Result<(), StoreError> {
-        while let Some(relayed) = self.upkeep.outbox_relay().await? {
+    async fn relay(&self) {
+        while let Some(Some(relayed)) = passing("outbox_relay", self.upkeep.outbox_relay().await) {
             self.metrics.recovery.outbox_relayed.inc_by(relayed.taken);
             if let Some((first, last)) = relayed.range {
                 let epoch = relayed.epoch;
                 self.log.announce_own(Announcement { epoch, first, last, messages: None }).await;
             }
         }
-        Ok(())
     }
 
-    async fn retain(&mut self) -> Result<Rest, StoreError> {
-        let waiting = self.upkeep.outbox_state().await?;
-        #[expect(clippy::cast_possible_truncation, reason = "an age in seconds")]
-        self.metrics.recovery.outbox_oldest_seconds.set(waiting.oldest_s as i64);
-        self.upkeep.partition_ahead().await?;
-        let forgotten = self.upkeep.idempotency_expire().await?;
+    /// Each step on its own: one that fails for ever must not end the others.
+    async fn retain(&mut self) {
+        done("partition_ahead", self.upkeep.partition_ahead().await);
         let now = Instant::now();
         match self.expired.take() {
             Some((first, due)) if due <= now => {
-                let dropped = self.upkeep.partition_drop(first).await?;
-                if dropped > 0 {
+                let dropped = done("partition_drop", self.upkeep.partition_drop(first).await);
+                if let Some(dropped @ 1..) = dropped {
                     self.metrics.recovery.partitions_dropped.inc();
                     tracing::info!(%first, seqs = dropped, "a partition was too old and is dropped");
                 }
@@ -124,11 +120,40 @@ impl Recovery {
             waiting => self.expired = waiting,
         }
         if self.expired.is_none()
-            && let Some(first) = self.upkeep.partition_expire().await?
+            && let Some(Some(first)) =
+                done("partition_expire", self.upkeep.partition_expire().await)
         {
             self.expired = Some((first, now + self.settings.drop_after));
         }
-        let more = forgotten >= u64::from(KEYS_FORGOTTEN_MAX);
-        Ok(if more { Rest::More } else { Rest::Nothing })
     }
+
+    /// Forgets some idempotency keys. Whether there are more: then it goes on at once, and between
+    /// two steps the outbox has its turn.
+    async fn forget(&self) -> bool {
+        let forgotten = done("idempotency_expire", self.upkeep.idempotency_expire().await);
+        let forgotten = forgotten.unwrap_or(0);
+        self.metrics.recovery.keys_forgotten.inc_by(forgotten);
+        forgotten >= FORGOTTEN_MAX
+    }
+}
+
+/// A step that comes again within seconds. That the store is away is said by the log.
+fn passing<T>(step: &'static str, result: Result<T, StoreError>) -> Option<T> {
+    if let Err(error @ StoreError::Unavailable(_)) = &result {
+        tracing::debug!(step, %error, "recovery tries again at its next tick");
+        return None;
+    }
+    done(step, result)
+}
+
+/// A step without which the database grows for ever.
+fn done<T>(step: &'static str, result: Result<T, StoreError>) -> Option<T> {
+    match result {
+        Ok(done) => return Some(done),
+        Err(error @ StoreError::Unavailable(_)) => {
+            tracing::warn!(step, %error, "a step of recovery was not done; it is tried again");
+        }
+        Err(error) => tracing::error!(step, %error, "a step of recovery was refused"),
+    }
+    None
 }

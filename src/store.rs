@@ -6,6 +6,8 @@
 pub mod memory;
 pub mod postgres;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::domain::{Draft, Epoch, Message, Pattern, Seq, Timestamp, Topic};
@@ -78,15 +80,8 @@ pub struct Relayed {
     pub range: Option<(Seq, Seq)>,
 }
 
-/// How many idempotency keys are forgotten at once: nobody waits for a long statement.
-pub const KEYS_FORGOTTEN_MAX: u32 = 5_000;
-
-/// What waits in the outbox.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct OutboxState {
-    pub waiting: u64,
-    pub oldest_s: f64,
-}
+/// How many idempotency keys one call forgets at most; where there were as many there are more.
+pub const FORGOTTEN_MAX: u64 = 5_000;
 
 /// Why a store did not do what it was asked, cut by what the caller can do.
 #[derive(Debug, Clone, thiserror::Error, PartialEq)]
@@ -174,7 +169,8 @@ pub trait Upkeep: Send + Sync {
     /// `None`: there were none, or another replica is at it.
     async fn outbox_relay(&self) -> Result<Option<Relayed>, StoreError>;
 
-    async fn outbox_state(&self) -> Result<OutboxState, StoreError>;
+    /// For how long the oldest row of the outbox has waited, if there is one.
+    async fn outbox_oldest(&self) -> Result<Option<Duration>, StoreError>;
 
     /// Makes room for the messages to come.
     async fn partition_ahead(&self) -> Result<(), StoreError>;
@@ -185,7 +181,6 @@ pub trait Upkeep: Send + Sync {
     /// Drops a partition that has been expired for a while. Returns how many seqs it held.
     async fn partition_drop(&self, first: Seq) -> Result<u64, StoreError>;
 
-    /// Forgets idempotency keys that are too old. Returns how many; with `KEYS_FORGOTTEN_MAX` or
-    /// more there may be others left.
+    /// Forgets idempotency keys that are too old, `FORGOTTEN_MAX` at most. Returns how many.
     async fn idempotency_expire(&self) -> Result<u64, StoreError>;
 }

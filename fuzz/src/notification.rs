@@ -1,6 +1,6 @@
 //! Texts on the channel: whoever may use the database may send them.
 
-use tidings::domain::{Draft, Message, Seq, Timestamp};
+use tidings::domain::{Class, Draft, Message, Seq, Timestamp};
 use tidings::notification::{self, Notification};
 
 pub fn check(data: &[u8]) {
@@ -34,7 +34,10 @@ pub fn check(data: &[u8]) {
 fn again(messages: &[Message]) {
     let Some(at) = messages.first().map(|message| message.at) else { return };
     let drafts: Vec<Draft> = messages.iter().map(|message| drafted(message, at)).collect();
-    let Ok(texts) = notification::signals("r", at, &drafts) else { return };
+    if !drafts.iter().all(notification::signal_fits) {
+        return;
+    }
+    let texts = notification::signals("r", at, &drafts);
     let mut read = Vec::new();
     for text in texts {
         match notification::parse(&text) {
@@ -42,14 +45,15 @@ fn again(messages: &[Message]) {
             other => panic!("what was written is read: {other:?}"),
         }
     }
-    let unnumbered = |message: &Message| Message { seq: None, ..message.clone() };
+    let unnumbered =
+        |message: &Message| Message { seq: None, class: Class::Signal, ..message.clone() };
     assert_eq!(read, messages.iter().map(unnumbered).collect::<Vec<_>>());
 }
 
 fn drafted(message: &Message, at: Timestamp) -> Draft {
     let mut draft = Draft::new(message.topic.clone(), message.data.clone());
     draft.kind = message.kind.clone();
-    draft.class = message.class;
+    draft.class = Class::Signal;
     draft.key = message.key.clone();
     draft.priority = message.priority;
     // Rounded up: a time near the last one is cut short.

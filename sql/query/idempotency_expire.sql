@@ -1,5 +1,6 @@
--- idempotency_expire: forgets keys that are too old, in small chunks.
-delete from tidings.idempotency where key in (
-    select i.key from tidings.idempotency i, tidings.log l
-    where i.at < clock_timestamp() - make_interval(secs => l.idempotency_s) order by i.at limit $1 for update of i skip locked)
+-- idempotency_expire: forgets keys that are too old, in small chunks; what is not too old is not looked at.
+delete from tidings.idempotency where ctid = any (array(
+    select i.ctid from tidings.idempotency i
+    where i.at < now() - make_interval(secs => (select l.idempotency_s from tidings.log l))
+    order by i.at limit $1 for update skip locked))
 returning 1

@@ -6,14 +6,13 @@ select l.kept_from, p.* from tidings.log l left join (
             class, priority, topic, kind, key, data,
             sum(octet_length(data)) over (order by seq) - octet_length(data) as bytes_before
         from (
-            select m.* from unnest($5::text[]) wanted(topic)
-            cross join lateral (
-                select * from tidings.message m
-                where m.topic = wanted.topic collate "C" and m.seq > $1 and m.seq <= $2
-                  and (m.expires_at is null or m.expires_at > clock_timestamp())
-                order by m.seq limit $3
-            ) m
-            order by m.seq limit $3
+            select m.* from (
+                select next.seq from unnest($5::text[]) wanted(topic)
+                cross join lateral tidings.topic_seqs(wanted.topic, $1, $2, $3) next(seq)
+                order by next.seq limit $3
+            ) due
+            -- `offset 0` keeps it one look-up a row, where a join might read the whole table.
+            cross join lateral (select * from tidings.message m where m.seq = due.seq offset 0) m
         ) page
     ) sized
     where bytes_before < $4

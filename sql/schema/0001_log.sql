@@ -6,6 +6,7 @@ create table tidings.log (
     only_row boolean primary key default true check (only_row),
     epoch text not null check (epoch ~ '^[a-z0-9]{1,16}$'),
     head bigint not null default 0,
+    newest timestamptz not null default to_timestamp(0),
     kept_from bigint not null default 1,
     made_to bigint not null default 0,
     partition_rows bigint not null default 1000000 check (partition_rows >= 100),
@@ -16,6 +17,7 @@ comment on table tidings.log is 'One row: where the log stands. Its lock is the 
 comment on column tidings.log.only_row is 'Keeps the table at one row.';
 comment on column tidings.log.epoch is 'The life of this log; renewed when the log no longer continues what was read from it.';
 comment on column tidings.log.head is 'The highest seq given out.';
+comment on column tidings.log.newest is 'When the newest message was appended: the clock may step back, and after a failover it is another one; the log may not.';
 comment on column tidings.log.kept_from is 'The lowest seq that retention has kept.';
 comment on column tidings.log.made_to is 'The highest seq for which a partition exists.';
 comment on column tidings.log.partition_rows is 'How many seqs a new partition holds.';
@@ -26,16 +28,16 @@ create table tidings.message (
     seq bigint not null,
     at timestamptz not null,
     expires_at timestamptz,
-    class smallint not null,
-    priority smallint not null,
-    topic text collate "C" not null,
+    class smallint not null check (class between 0 and 1),
+    priority smallint not null check (priority between 0 and 2),
+    topic text collate "C" not null check (topic ~ '^[A-Za-z0-9_.:/@-]{1,200}$'),
     kind text,
     key text,
     data text not null,
     primary key (seq)
 ) partition by range (seq);
 create index message_topic_seq on tidings.message (topic, seq);
-comment on table tidings.message is 'The messages, by ranges of seq, so that retention drops whole partitions.';
+comment on table tidings.message is 'The messages, by ranges of seq, so that retention drops whole partitions. What a replica could not read it could not apply either, nor anything after it, hence the checks.';
 comment on column tidings.message.seq is 'Its number: no gaps, in commit order.';
 comment on column tidings.message.at is 'When it was appended, under the lock of the log: never earlier than a lower seq.';
 comment on column tidings.message.expires_at is 'From here on it is not delivered any more.';
@@ -95,9 +97,9 @@ create table tidings.outbox (
     id bigint generated always as identity primary key,
     at timestamptz not null default clock_timestamp(),
     ttl_s integer,
-    class smallint not null,
-    priority smallint not null,
-    topic text collate "C" not null,
+    class smallint not null check (class between 0 and 1),
+    priority smallint not null check (priority between 0 and 2),
+    topic text collate "C" not null check (topic ~ '^[A-Za-z0-9_.:/@-]{1,200}$'),
     kind text,
     key text,
     idempotency_key text,
@@ -160,8 +162,11 @@ begin
     -- The flush is awaited by a barrier, after this lock is free again.
     perform set_config('synchronous_commit', 'off', true);
     fresh := cardinality(topics);
+    -- The time is read under the lock and never steps back, so that no message is older than one before it.
+    -- What is shown has milliseconds, so what is compared has no more.
     if idempotency_keys is null then
-        update tidings.log l set head = l.head + fresh returning l.head - fresh, l.epoch, l.made_to into before, epoch, made;
+        update tidings.log l set head = l.head + fresh, newest = greatest(l.newest, date_trunc('milliseconds', clock_timestamp()))
+        returning l.head - fresh, l.epoch, l.made_to, l.newest into before, epoch, made, at;
     else
         select l.head, l.epoch, l.made_to, l.idempotency_s into before, epoch, made, remembered_s from tidings.log l for update;
         with given as (
@@ -180,12 +185,10 @@ begin
         )
         select array_agg(p.seq order by p.place), array_agg(not p.is_fresh order by p.place), count(*) filter (where p.is_fresh)
         into seqs, duplicates, fresh from placed p;
-        update tidings.log l set head = l.head + fresh;
+        update tidings.log l set head = l.head + fresh, newest = greatest(l.newest, date_trunc('milliseconds', clock_timestamp()))
+        returning l.newest into at;
     end if;
     first_seq := before + 1;
-    -- Read under the lock, so that no message is older than one before it.
-    -- What is shown has milliseconds, so what is compared has no more.
-    at := date_trunc('milliseconds', clock_timestamp());
     if before + fresh > made then
         perform tidings.partition_make(before + fresh);
     end if;
@@ -347,6 +350,12 @@ declare
     done record;
     given record;
 begin
+    -- Every replica comes here at every hint: whoever finds nothing takes no lock and writes nothing.
+    if not exists (select from tidings.outbox) then
+        return;
+    end if;
+    -- The flush of what is moved is awaited by a barrier; of the duty's lock nothing needs to be kept.
+    perform set_config('synchronous_commit', 'off', true);
     perform from tidings.duty d where d.name = 'relay' for update skip locked;
     if not found then
         return;
@@ -392,6 +401,22 @@ begin
 end $$;
 comment on function tidings.seq_before(timestamptz) is 'The seq before the first message at or after a moment.';
 
+-- The next seqs of one topic. The pairs are compared as pairs and the sort is forbidden, so that only the index
+-- on (topic, seq) can serve, whatever the planner thinks that it knows: with `topic = wanted` the order by topic is void,
+-- and the primary key would do, which for a rare topic reads everything in between.
+-- The bounds on seq alone say which partitions to look into.
+create function tidings.topic_seqs(wanted text, after bigint, until bigint, rows_max bigint) returns setof bigint
+language plpgsql stable set enable_sort = off set enable_bitmapscan = off set enable_seqscan = off as $$
+begin
+    return query
+    select m.seq from tidings.message m
+    where (m.topic, m.seq) > (wanted collate "C", after) and (m.topic, m.seq) <= (wanted collate "C", until)
+      and m.seq > after and m.seq <= until
+      and (m.expires_at is null or m.expires_at > clock_timestamp())
+    order by m.topic, m.seq limit rows_max;
+end $$;
+comment on function tidings.topic_seqs(text, bigint, bigint, bigint) is 'The next seqs of one topic, by its index.';
+
 -- Gives the log a new life, unless somebody else has done so.
 create function tidings.epoch_renew(old text) returns void
 language plpgsql as $$
@@ -435,6 +460,8 @@ begin
 end $$;
 comment on function tidings.partition_expire(integer) is 'Marks the oldest partition as no longer kept, if it is too old, and returns its first seq.';
 
+-- Detaching takes all of `message` for itself for a moment. Whoever comes while it waits for that waits behind it,
+-- so it waits 200 ms at most, and is tried again at the next round.
 create function tidings.partition_drop(first bigint) returns bigint
 language plpgsql set lock_timeout = '200ms' as $$
 declare
@@ -452,4 +479,4 @@ begin
     execute format('drop table tidings.%I', 'message_' || first);
     return gone;
 end $$;
-comment on function tidings.partition_drop(bigint) is 'Drops a partition that partition_expire has marked; gives up rather than make readers wait.';
+comment on function tidings.partition_drop(bigint) is 'Drops a partition that partition_expire has marked; makes readers wait for 200 ms at most.';

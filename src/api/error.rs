@@ -177,6 +177,7 @@ impl From<PublishError> for Problem {
             PublishError::Unavailable | PublishError::Unknown | PublishError::Leaving => {
                 Problem::unavailable(text, 1)
             }
+            PublishError::TooLarge(_) => Problem::too_large(text),
             PublishError::Refused(_) => Problem::refused(text),
         }
     }

@@ -215,8 +215,7 @@ impl Bus for PostgresBus {
     }
 
     async fn signal(&self, drafts: &[Draft], at: Timestamp) -> Result<(), BusError> {
-        let payloads = notification::signals(&self.origin, at, drafts)
-            .map_err(|draft| BusError(format!("a signal on {} is too large", draft.topic)))?;
+        let payloads = notification::signals(&self.origin, at, drafts);
         let params: Params = &[&payloads];
         let sent = self.database.rows(&query::SIGNAL_NOTIFY, params).await;
         sent.map(drop).map_err(|error| BusError(error.to_string()))

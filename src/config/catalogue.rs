@@ -218,7 +218,7 @@ pub static SETTINGS: &[Setting] = &[
         "What they may weigh, the first one apart.").default("128 KiB"),
 
     setting("memory", "memory_messages_max", count(16, 100_000_000),
-        "Messages kept where there is no database, whatever the retention; the oldest go first.")
+        "Messages kept where there is no database, and idempotency keys, whatever the retention; the oldest go first.")
         .default("1000000"),
     setting("memory", "memory_bytes_max", bytes(MIB, 64 * GIB),
         "What their `data` may weigh.").default("512 MiB"),

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -27,7 +27,7 @@ use crate::log::Log;
 use crate::notification::Announcement;
 use crate::store::{Appended, LogStore, LogWriter, StoreError, Turn};
 
-/// How often an idle lane renews its slot; a tenth of the time after which it would be given away.
+/// How often an idle lane renews its slot; far more often than slots that are not used are given away.
 const RENEW: Duration = Duration::from_secs(60);
 
 pub struct Lane {
@@ -103,6 +103,7 @@ impl Lane {
         stop: &CancellationToken,
     ) {
         let mut turn = Some(turn);
+        let mut outage: Option<Outage> = None;
         let mut batches = VecDeque::from([requests]);
         while let Some(mut requests) = batches.pop_front() {
             if requests.is_empty() {
@@ -112,14 +113,20 @@ impl Lane {
                 requests.iter().flat_map(|request| request.drafts.iter().cloned()).collect();
             let turn = turn.take().unwrap_or_else(|| Box::new(()));
             match writer.write(&drafts, turn).await {
-                Ok(appended) => self.done(requests, &drafts, &appended).await,
+                Ok(appended) => {
+                    outage = None;
+                    self.done(requests, &drafts, &appended).await;
+                }
                 // Nothing was written: the next call claims a slot of its own.
                 Err(StoreError::Fenced) => batches.push_front(requests),
                 Err(StoreError::Unavailable(reason)) => {
-                    self.shared.metrics.publish.retried.inc();
                     tracing::warn!(reason, messages = drafts.len(), "a batch broke off");
-                    let again = self.recover(writer, requests, &drafts, stop).await;
-                    batches.push_front(again);
+                    let outage = outage.get_or_insert_with(|| Outage::new(&self.shared));
+                    let again = self.recover(writer, requests, &drafts, outage, stop).await;
+                    if !again.is_empty() {
+                        self.shared.metrics.publish.retried.inc();
+                        batches.push_front(again);
+                    }
                 }
                 Err(error) if requests.len() == 1 => {
                     tracing::error!(%error, "the store refused a message");
@@ -140,18 +147,13 @@ impl Lane {
         writer: &mut dyn LogWriter,
         mut requests: Vec<Request>,
         drafts: &[Draft],
+        outage: &mut Outage<'_>,
         stop: &CancellationToken,
     ) -> Vec<Request> {
-        let mut troubled = None;
-        let mut backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(20))
-            .with_max_delay(Duration::from_secs(1))
-            .with_jitter()
-            .without_max_times()
-            .build();
-        loop {
+        while outage.try_again(stop).await {
             match writer.recover(drafts).await {
                 Ok(Some(appended)) => {
+                    self.shared.metrics.publish.recovered.inc();
                     self.done(requests, drafts, &appended).await;
                     return Vec::new();
                 }
@@ -160,28 +162,21 @@ impl Lane {
                     requests.retain(|request| !request.answer.is_closed());
                     return requests;
                 }
-                Err(StoreError::Unavailable(_)) => {
-                    troubled.get_or_insert_with(|| Trouble::new(&self.shared));
-                }
+                Err(StoreError::Unavailable(_)) => {}
                 Err(error) => {
                     tracing::error!(%error, "it cannot be known what became of a batch");
                     answer(requests, &PublishError::Unknown);
                     return Vec::new();
                 }
             }
-            tokio::select! {
-                () = stop.cancelled() => {
-                    answer(requests, &PublishError::Unknown);
-                    return Vec::new();
-                }
-                () = tokio::time::sleep(backoff.next().unwrap_or(RENEW)) => {}
-            }
         }
+        answer(requests, &PublishError::Unknown);
+        Vec::new()
     }
 
     async fn done(&self, requests: Vec<Request>, drafts: &[Draft], appended: &Appended) {
+        self.shared.metrics.publish.batch_messages.observe(drafts.len() as f64);
         let fresh = appended.fresh();
-        self.shared.metrics.publish.batch_messages.observe(fresh as f64);
         if fresh > 0 {
             let announcement = Announcement {
                 epoch: appended.epoch.clone(),
@@ -203,6 +198,41 @@ impl Lane {
 fn answer(requests: Vec<Request>, error: &PublishError) {
     for request in requests {
         let _ = request.answer.send(Err(error.clone()));
+    }
+}
+
+/// From the first call that failed to the first write that did not. It is one outage however often
+/// the store can be reached in between and then takes nothing, as one does whose disk is full.
+struct Outage<'a> {
+    shared: &'a Shared,
+    backoff: ExponentialBackoff,
+    tried: bool,
+    troubled: Option<Trouble<'a>>,
+}
+
+impl<'a> Outage<'a> {
+    fn new(shared: &'a Shared) -> Outage<'a> {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(20))
+            .with_max_delay(Duration::from_secs(1))
+            .with_jitter()
+            .without_max_times()
+            .build();
+        Outage { shared, backoff, tried: false, troubled: None }
+    }
+
+    /// Returns when it is time; `false` when the replica leaves. The first time is now: mostly it
+    /// was only the connection.
+    async fn try_again(&mut self, stop: &CancellationToken) -> bool {
+        if !std::mem::replace(&mut self.tried, true) {
+            return true;
+        }
+        self.troubled.get_or_insert_with(|| Trouble::new(self.shared));
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => false,
+            () = tokio::time::sleep(self.backoff.next().unwrap_or(RENEW)) => true,
+        }
     }
 }
 

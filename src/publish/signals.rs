@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::SignalRequest;
 use crate::bus::Bus;
 use crate::domain::{Draft, Message};
 use crate::log::Log;
@@ -13,33 +14,35 @@ use crate::log::Log;
 const BATCH_MAX: usize = 1_000;
 
 pub struct SignalLoop {
-    drafts: mpsc::Receiver<Vec<Draft>>,
+    requests: mpsc::Receiver<SignalRequest>,
     log: Log,
     bus: Arc<dyn Bus>,
 }
 
 impl SignalLoop {
     pub(super) fn new(
-        drafts: mpsc::Receiver<Vec<Draft>>,
+        requests: mpsc::Receiver<SignalRequest>,
         log: Log,
         bus: Arc<dyn Bus>,
     ) -> SignalLoop {
-        SignalLoop { drafts, log, bus }
+        SignalLoop { requests, log, bus }
     }
 
     pub async fn run(&mut self, stop: &CancellationToken) {
         loop {
-            let mut batch = tokio::select! {
+            let SignalRequest { drafts: mut batch, place } = tokio::select! {
                 () = stop.cancelled() => return,
-                drafts = self.drafts.recv() => match drafts {
-                    Some(drafts) => drafts,
+                request = self.requests.recv() => match request {
+                    Some(request) => request,
                     None => return,
                 }
             };
+            let mut places = vec![place];
             while batch.len() < BATCH_MAX
-                && let Ok(more) = self.drafts.try_recv()
+                && let Ok(more) = self.requests.try_recv()
             {
-                batch.extend(more);
+                batch.extend(more.drafts);
+                places.push(more.place);
             }
             self.send(&batch).await;
         }

@@ -1,16 +1,18 @@
 //! The log in memory: the same promises as Postgres gives, but gone at exit.
 //!
 //! Several replicas of one process may share one, which is how simulations run.
-//! What is kept is bounded in count and bytes; the oldest go first, and `head` says so.
+//! What is kept is bounded in count and bytes; the oldest go first, and `head` says so. Idempotency keys
+//! are kept for as long as told, but never more of them than messages may be: the oldest are forgotten.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use super::{
-    Appended, Found, Head, LogStore, LogWriter, Mark, OutboxState, Page, Placed, Relayed,
+    Appended, FORGOTTEN_MAX, Found, Head, LogStore, LogWriter, Mark, Page, Placed, Relayed,
     StoreError, Turn, Upkeep,
 };
 use crate::bus::memory::MemoryBus;
@@ -63,6 +65,13 @@ impl State {
         let take = until.min(self.head).distance_from(after);
         let to_usize = |number| usize::try_from(number).unwrap_or(usize::MAX);
         self.messages.iter().skip(to_usize(skip)).take(to_usize(take))
+    }
+
+    /// Whether there was one: a key that was used again since is found under its newer age.
+    fn forget_oldest_key(&mut self) -> bool {
+        let Some((at, key)) = self.keys_by_age.pop_front() else { return false };
+        let known = self.keys.get(&key).is_some_and(|(_, newer)| *newer == at);
+        known && self.keys.remove(&key).is_some()
     }
 
     fn drop_oldest(&mut self) {
@@ -123,6 +132,9 @@ impl MemoryStore {
             }
             state.keys.insert(key.clone(), (state.head.next(), at));
             state.keys_by_age.push_back((at, key.clone()));
+            if state.keys_by_age.len() > self.settings.messages_max {
+                state.forget_oldest_key();
+            }
         }
         state.head = state.head.next();
         state.bytes += draft.data.len();
@@ -253,8 +265,8 @@ impl Upkeep for MemoryStore {
         Ok(None)
     }
 
-    async fn outbox_state(&self) -> Result<OutboxState, StoreError> {
-        Ok(OutboxState::default())
+    async fn outbox_oldest(&self) -> Result<Option<Duration>, StoreError> {
+        Ok(None)
     }
 
     async fn partition_ahead(&self) -> Result<(), StoreError> {
@@ -278,13 +290,10 @@ impl Upkeep for MemoryStore {
         let cutoff = Timestamp(self.clock.now().0 - i64::from(self.settings.idempotency_s) * 1000);
         let mut state = self.state.lock();
         let mut forgotten = 0;
-        while state.keys_by_age.front().is_some_and(|(at, _)| *at <= cutoff) {
-            if let Some((at, key)) = state.keys_by_age.pop_front()
-                && state.keys.get(&key).is_some_and(|(_, newer)| *newer == at)
-            {
-                state.keys.remove(&key);
-                forgotten += 1;
-            }
+        while forgotten < FORGOTTEN_MAX
+            && state.keys_by_age.front().is_some_and(|(at, _)| *at <= cutoff)
+        {
+            forgotten += u64::from(state.forget_oldest_key());
         }
         Ok(forgotten)
     }

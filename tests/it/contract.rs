@@ -253,7 +253,7 @@ async fn a_mark_tells_one_log_from_another(subject: Subject) {
 async fn upkeep_of_a_quiet_log_changes_nothing(subject: Subject) {
     append(&*subject.log, &[keyed("1", "k")]).await;
     assert_eq!(subject.upkeep.outbox_relay().await.unwrap(), None);
-    assert_eq!(subject.upkeep.outbox_state().await.unwrap().waiting, 0);
+    assert_eq!(subject.upkeep.outbox_oldest().await.unwrap(), None);
     subject.upkeep.partition_ahead().await.unwrap();
     assert_eq!(subject.upkeep.partition_expire().await.unwrap(), None);
     assert_eq!(subject.upkeep.idempotency_expire().await.unwrap(), 0);
@@ -275,6 +275,23 @@ async fn memory_forgets_the_oldest_and_says_so() {
     let expired = Err(StoreError::Expired { oldest: seq(16) });
     assert_eq!(store.range(seq(14), seq(25), PAGE).await, expired);
     assert_eq!(store.range(seq(15), seq(25), PAGE).await.unwrap().messages.len(), 10);
+}
+
+#[tokio::test]
+async fn memory_remembers_no_more_idempotency_keys_than_messages() {
+    let settings = MemorySettings {
+        messages_max: 10,
+        bytes_max: 1 << 20,
+        retention_s: 3600,
+        idempotency_s: 86_400,
+    };
+    let store = MemoryStore::new(settings, Clock::system(), MemoryBus::default());
+    for number in 0..25 {
+        append(&store, &[keyed("1", &format!("k{number}"))]).await;
+    }
+    assert_eq!(append(&store, &[keyed("1", "k24")]).await.fresh(), 0);
+    assert_eq!(append(&store, &[keyed("1", "k15")]).await.fresh(), 0);
+    assert_eq!(append(&store, &[keyed("1", "k14")]).await.fresh(), 1);
 }
 
 #[tokio::test]

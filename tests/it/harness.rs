@@ -126,7 +126,13 @@ pub fn store_with(
     connector: Connector,
     change: impl FnOnce(&mut PostgresSettings),
 ) -> PostgresStore {
-    let mut settings = PostgresSettings {
+    let mut settings = settings();
+    change(&mut settings);
+    PostgresStore::new(connector, settings, Metrics::new().store)
+}
+
+pub fn settings() -> PostgresSettings {
+    PostgresSettings {
         replica: "test".to_owned(),
         pool: PoolSettings {
             connections_max: 4,
@@ -138,7 +144,5 @@ pub fn store_with(
         partition_rows: 1_000,
         data_bytes_max: 262_144,
         idempotency_s: 86_400,
-    };
-    change(&mut settings);
-    PostgresStore::new(connector, settings, Metrics::new().store)
+    }
 }

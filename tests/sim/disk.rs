@@ -3,6 +3,9 @@
 //! A batch is committed at once, flushed a little later, and announced after that, as in
 //! `sql/schema`: a reader that goes by what it can see in the table, instead of by what was
 //! announced or put behind a barrier, is caught here. A crash takes away what was not flushed.
+//!
+//! `DiskWriter` keeps the contract of a writer in the simplest way, so that what uses it can be tried;
+//! it shows nothing about the real one, which `writer` tries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +18,7 @@ use tidings::domain::{Draft, Epoch, Message, Pattern, Seq, Timestamp};
 use tidings::notification::Announcement;
 use tidings::store::memory::{MemorySettings, MemoryStore};
 use tidings::store::{
-    Appended, Found, Head, LogStore, LogWriter, Mark, OutboxState, Page, Relayed, StoreError, Turn,
-    Upkeep,
+    Appended, Found, Head, LogStore, LogWriter, Mark, Page, Relayed, StoreError, Turn, Upkeep,
 };
 
 use crate::operation::Seeded;
@@ -199,8 +201,8 @@ impl Upkeep for Disk {
         Ok(None)
     }
 
-    async fn outbox_state(&self) -> Result<OutboxState, StoreError> {
-        Ok(OutboxState::default())
+    async fn outbox_oldest(&self) -> Result<Option<Duration>, StoreError> {
+        Ok(None)
     }
 
     async fn partition_ahead(&self) -> Result<(), StoreError> {

@@ -7,8 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidings::domain::{Draft, Epoch, Pattern, Seq, Timestamp};
 use tidings::store::{
-    Appended, Found, Head, LogStore, LogWriter, Mark, OutboxState, Page, Relayed, StoreError, Turn,
-    Upkeep,
+    Appended, Found, Head, LogStore, LogWriter, Mark, Page, Relayed, StoreError, Turn, Upkeep,
 };
 use tokio::sync::{oneshot, watch};
 
@@ -197,8 +196,8 @@ impl Upkeep for FaultyStore {
         self.faults.reach(self.upkeep.outbox_relay()).await
     }
 
-    async fn outbox_state(&self) -> Result<OutboxState, StoreError> {
-        self.faults.reach(self.upkeep.outbox_state()).await
+    async fn outbox_oldest(&self) -> Result<Option<Duration>, StoreError> {
+        self.faults.reach(self.upkeep.outbox_oldest()).await
     }
 
     async fn partition_ahead(&self) -> Result<(), StoreError> {

@@ -4,6 +4,8 @@
 //! real parts and loops (`replica`), over one log and one wire that can fail towards each of them
 //! (`disk`, `faults`, `wire`), and clients that follow the protocol to the letter (`client`).
 //! Then everything is healed, comes to rest, and is judged (`verdict`).
+//! In memory the writer is a model of the real one (`disk`); the real one has a simulation of its own,
+//! over Postgres and with faults beneath it (`writer`).
 //!
 //! # What counts as failure
 //! - a message that a publisher was told is accepted, and that is not in the log once, at the seq
@@ -43,6 +45,7 @@ mod shrink;
 mod verdict;
 mod wire;
 mod world;
+mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

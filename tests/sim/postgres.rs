@@ -38,13 +38,23 @@ impl Database {
         Database { connector, url }
     }
 
-    pub fn replica(&self, name: &str) -> (PostgresStore, Arc<dyn Bus>) {
+    /// A store alone, whose statements are given up after a time.
+    pub fn store(&self, name: &str, statement_timeout: Duration) -> PostgresStore {
+        self.store_with(name, statement_timeout, &Metrics::new())
+    }
+
+    fn store_with(
+        &self,
+        name: &str,
+        statement_timeout: Duration,
+        metrics: &Metrics,
+    ) -> PostgresStore {
         let settings = PostgresSettings {
             replica: name.to_owned(),
             pool: PoolSettings {
                 connections_max: 3,
                 wait: Duration::from_secs(5),
-                statement_timeout: Duration::from_secs(5),
+                statement_timeout,
                 prepare: true,
             },
             retention_s: 3600,
@@ -52,8 +62,12 @@ impl Database {
             data_bytes_max: 262_144,
             idempotency_s: 86_400,
         };
+        PostgresStore::new(self.connector.clone(), settings, metrics.store.clone())
+    }
+
+    pub fn replica(&self, name: &str) -> (PostgresStore, Arc<dyn Bus>) {
         let metrics = Metrics::new();
-        let store = PostgresStore::new(self.connector.clone(), settings, metrics.store.clone());
+        let store = self.store_with(name, Duration::from_secs(5), &metrics);
         let origin = format!("{name}/{}", uuid::Uuid::now_v7().simple());
         let bus = PostgresBus::new(
             self.connector.clone(),
@@ -65,7 +79,7 @@ impl Database {
         (store, Arc::new(bus))
     }
 
-    async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         connector(&self.url).connect().await.unwrap()
     }
 

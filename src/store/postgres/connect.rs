@@ -7,6 +7,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::query;
 use crate::store::StoreError;
 
 pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
@@ -45,7 +46,7 @@ impl Connector {
         }
     }
 
-    /// A connection that drives itself until its client is dropped.
+    /// A connection that drives itself until its client is dropped, with what statements rely on.
     pub async fn connect(&self) -> Result<Client, StoreError> {
         let (client, connection) = self.connect_raw().await?;
         #[expect(
@@ -57,7 +58,12 @@ impl Connector {
                 tracing::debug!(%error, "a connection to Postgres ended");
             }
         });
-        Ok(client)
+        let begun = client.query_typed(query::SESSION_BEGIN.text, &[]);
+        match tokio::time::timeout(self.timeout, begun).await {
+            Ok(Ok(_)) => Ok(client),
+            Ok(Err(error)) => Err(classify(&error)),
+            Err(_) => Err(StoreError::Unavailable("connecting took too long".to_owned())),
+        }
     }
 }
 
@@ -82,7 +88,7 @@ pub fn classify(error: &tokio_postgres::Error) -> StoreError {
     match code {
         // Raised by our own functions: the slot is somebody else's, or not where we think.
         "TD001" | "TD002" => StoreError::Fenced,
-        // Serialization, deadlock, lock not available, read-only (a standby after a failover).
+        // Serialization (`session_begin` sees to it that there is none, except through a pooler), deadlock, lock not available, read-only (a standby after a failover).
         "40001" | "40P01" | "55P03" | "25006" => StoreError::Unavailable(describe(error)),
         // Connection, resources (disk full, too many), operator (shutdown, cancelled), system, no such role yet.
         _ if ["08", "53", "57", "58", "28"].contains(&&code[..2]) => {

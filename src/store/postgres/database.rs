@@ -5,14 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
+    TimeoutType,
 };
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
 use super::connect::{Connector, classify, give_up};
-use super::query::{Params, Query};
+use super::query::{self, Params, Query};
 use crate::metrics::StoreMetrics;
 use crate::store::StoreError;
 
@@ -53,6 +54,15 @@ impl Database {
             .wait_timeout(Some(settings.wait))
             .create_timeout(Some(settings.wait))
             .recycle_timeout(Some(settings.wait))
+            .post_create(Hook::async_fn(move |client, _| {
+                Box::pin(async move {
+                    let begun = client.query_typed(query::SESSION_BEGIN.text, &[]);
+                    match timeout(settings.wait, begun).await {
+                        Ok(begun) => begun.map(drop).map_err(HookError::Backend),
+                        Err(_) => Err(HookError::message("beginning a session took too long")),
+                    }
+                })
+            }))
             .runtime(Runtime::Tokio1)
             .build()
             .expect("a runtime is given, which is all that timeouts need");
@@ -121,6 +131,11 @@ impl Database {
         self.metrics.answered(query.name, within, well);
     }
 
+    /// Counts a statement that failed and whose answer nobody waited for.
+    pub fn failed(&self, query: &Query) {
+        self.metrics.failed(query.name);
+    }
+
     fn unavailable(&self, error: &PoolError) -> StoreError {
         match error {
             PoolError::Backend(error) => match classify(error) {
@@ -128,9 +143,12 @@ impl Database {
                 StoreError::Refused(text) => StoreError::Unavailable(text),
                 error => error,
             },
-            PoolError::Timeout(_) => {
+            PoolError::Timeout(TimeoutType::Wait) => {
                 self.metrics.pool_waits.inc();
                 StoreError::Unavailable("every connection is in use".to_owned())
+            }
+            PoolError::Timeout(TimeoutType::Create | TimeoutType::Recycle) => {
+                StoreError::Unavailable("connecting took too long".to_owned())
             }
             error => StoreError::Unavailable(error.to_string()),
         }

@@ -34,9 +34,11 @@ queries! {
     LOG_APPEND = "log_append" [INT4, INT8, INT8, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT4_ARRAY, TEXT_ARRAY];
     LOG_ANNOUNCE = "log_announce" [INT4, INT8, INT8, INT4_ARRAY, TEXT_ARRAY];
     LOG_SETTINGS = "log_settings" [INT8, INT4, INT4];
+    SESSION_BEGIN = "session_begin" [];
     EPOCH_RENEW = "epoch_renew" [TEXT];
     WRITER_CLAIM = "writer_claim" [TEXT, INT4];
     WRITER_RECOVER = "writer_recover" [INT4, TEXT];
+    WRITER_LOOK = "writer_look" [INT4];
     WRITER_RENEW = "writer_renew" [INT4, INT8];
     WRITER_RELEASE = "writer_release" [INT4, INT8];
     MESSAGE_RANGE = "message_range" [INT8, INT8, INT8, INT8];

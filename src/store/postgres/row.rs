@@ -39,8 +39,9 @@ pub fn message(row: &Row) -> Result<Option<Message>, StoreError> {
         seq: Some(Seq::from_db(number)),
         at: Timestamp(get(row, 2)?),
         expires_at: get::<Option<i64>>(row, 3)?.map(Timestamp),
-        class: Class::from_db(get(row, 4)?).ok_or_else(|| corrupt("class"))?,
-        priority: Priority::from_db(get(row, 5)?).ok_or_else(|| corrupt("priority"))?,
+        // A newer version may know more of them. Whoever refused the row could apply nothing after it.
+        class: Class::from_db(get(row, 4)?).unwrap_or_default(),
+        priority: Priority::from_db(get(row, 5)?).unwrap_or_default(),
         topic: topic(row, 6)?,
         kind: text(7)?,
         key: text(8)?,
@@ -59,9 +60,11 @@ pub fn appended(row: &Row, start: usize, drafts: usize) -> Result<Appended, Stor
             .zip(duplicates)
             .map(|(seq, duplicate)| Placed { seq: Seq::from_db(seq), duplicate })
             .collect(),
-        _ => (0..drafts as u64)
-            .map(|place| Placed { seq: first.plus(place), duplicate: false })
-            .collect(),
+        // Without keys all are new, and stand one after another.
+        _ => {
+            let fresh = u64::try_from(get::<i32>(row, start + 3)?).unwrap_or(0);
+            (0..fresh).map(|place| Placed { seq: first.plus(place), duplicate: false }).collect()
+        }
     };
     if placed.len() != drafts {
         return Err(corrupt("a batch has another length than was written"));

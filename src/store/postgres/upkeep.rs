@@ -1,12 +1,14 @@
 //! Keeps the log in order: the outbox, partitions, old idempotency keys.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::query::{self, Params};
 use super::{PostgresStore, row};
 use crate::domain::Seq;
 use crate::notification;
-use crate::store::{KEYS_FORGOTTEN_MAX, LogStore, OutboxState, Relayed, StoreError, Upkeep};
+use crate::store::{FORGOTTEN_MAX, LogStore, Relayed, StoreError, Upkeep};
 
 /// How much one relay transaction moves: the log's lock is held for it.
 const RELAY_ROWS_MAX: i32 = 500;
@@ -35,13 +37,11 @@ impl Upkeep for PostgresStore {
         Ok(Some(Relayed { taken, epoch, range: Some((first, last)) }))
     }
 
-    async fn outbox_state(&self) -> Result<OutboxState, StoreError> {
+    async fn outbox_oldest(&self) -> Result<Option<Duration>, StoreError> {
         let found = self.database.row(&query::OUTBOX_OLDEST, &[]).await?;
-        let waiting: i64 = row::get(&found, 0)?;
-        Ok(OutboxState {
-            waiting: u64::try_from(waiting).unwrap_or(0),
-            oldest_s: row::get(&found, 1)?,
-        })
+        let oldest_s: Option<f64> = row::get(&found, 0)?;
+        // It is negative when the clock has stepped back.
+        Ok(oldest_s.map(|age| Duration::try_from_secs_f64(age).unwrap_or_default()))
     }
 
     async fn partition_ahead(&self) -> Result<(), StoreError> {
@@ -63,7 +63,7 @@ impl Upkeep for PostgresStore {
     }
 
     async fn idempotency_expire(&self) -> Result<u64, StoreError> {
-        let params: Params = &[&i64::from(KEYS_FORGOTTEN_MAX)];
+        let params: Params = &[&i64::try_from(FORGOTTEN_MAX).unwrap_or(i64::MAX)];
         let forgotten = self.database.rows(&query::IDEMPOTENCY_EXPIRE, params).await?;
         Ok(forgotten.len() as u64)
     }

@@ -135,7 +135,7 @@ async fn a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled() {
     let twice = "select count(*) - count(distinct data) from tidings.message";
     assert_eq!(client.query_one(twice, &[]).await.unwrap().get::<_, i64>(0), 0);
     assert!(unknown >= 5, "nobody knew the outcome in {unknown} rounds only");
-    assert!(replica.stats().await["publish"]["retried_batches"].as_u64() >= Some(1));
+    assert!(replica.metric("tidings_publish_recovered_total").await >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
