@@ -20,7 +20,7 @@ pub use self::apply::LogLoop;
 use self::ring::Ring;
 use crate::bus::BusState;
 use crate::clock::Clock;
-use crate::domain::{Cursor, Epoch, Message, PatternSet, Seq, Timestamp};
+use crate::domain::{Cursor, Epoch, Message, Pattern, PatternSet, Seq, Timestamp};
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -175,23 +175,51 @@ impl Log {
         until: Seq,
         page: Page,
     ) -> Result<Read, StoreError> {
-        let now = self.now();
-        if let Some(ring) = &*self.shared.ring.read()
-            && let Some(read) = ring.read(patterns, after, until, page, now, RING_SCAN_MAX)
-        {
-            self.shared.read_note("memory", &read);
-            return Ok(read);
+        match self.read_memory(patterns, after, until, page) {
+            Some(read) => Ok(read),
+            None => self.read_store(&patterns.to_vec(), after, until, page).await,
         }
+    }
+
+    /// `None` when memory does not reach back that far.
+    pub fn read_memory(
+        &self,
+        patterns: &PatternSet,
+        after: Seq,
+        until: Seq,
+        page: Page,
+    ) -> Option<Read> {
+        let ring = self.shared.ring.read();
+        let read = ring.as_ref()?.read(patterns, after, until, page, self.now(), RING_SCAN_MAX)?;
+        self.shared.read_note("memory", &read);
+        Some(read)
+    }
+
+    /// Waits for its turn among all who read the store.
+    pub async fn read_store(
+        &self,
+        patterns: &[Pattern],
+        after: Seq,
+        until: Seq,
+        page: Page,
+    ) -> Result<Read, StoreError> {
         let _place = self.shared.reader().await;
-        let Some(position) = self.position() else {
-            return Err(StoreError::Unavailable("the log was not reached yet".to_owned()));
+        let reached = || {
+            let text = "the log was not reached yet";
+            self.position().ok_or_else(|| StoreError::Unavailable(text.to_owned()))
         };
+        let position = reached()?;
         // Never beyond what was applied: the rest may not be durable yet.
         let until = until.min(position.seq);
-        let found = self.shared.store.matching(&patterns.to_vec(), after, until, page).await?;
+        let found = self.shared.store.matching(patterns, after, until, page).await?;
+        let now = reached()?.epoch;
+        if now != position.epoch {
+            // It cannot be told of which life these are.
+            return Ok(Read { epoch: now, frames: Vec::new(), read_to: after });
+        }
         let frame = |message: &Message| Arc::new(Frame::new(message, &position.epoch));
         let frames = found.messages.iter().map(frame).collect();
-        let read = Read { frames, read_to: found.read_to, epoch: position.epoch.clone() };
+        let read = Read { frames, read_to: found.read_to, epoch: position.epoch };
         self.shared.read_note("store", &read);
         Ok(read)
     }

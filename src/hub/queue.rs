@@ -49,6 +49,8 @@ struct State {
     waiting: [VecDeque<Arc<Frame>>; 3],
     messages: usize,
     bytes: usize,
+    /// How many of the waiting ones have a seq.
+    kept: usize,
     behind: bool,
     /// The highest seq that passed by while behind.
     missed: Seq,
@@ -74,11 +76,13 @@ pub struct End {
     pub gaps: Vec<(Topic, u64)>,
     /// The log began a new life; what was taken in the same call belongs to that one.
     pub reset: Option<Cursor>,
-    /// Everything due at or below this has been taken. `None` when frames still wait.
+    /// Everything due at or below this has been taken. `None` when frames with a seq still wait.
     pub settled: Option<Seq>,
-    /// Nothing waits, and the session must read on from the log. Told together with the rest:
-    /// asked a moment later, frames might have come in between.
+    /// Nothing with a seq waits, and the session must read on from the log. Told together with the
+    /// rest: asked a moment later, frames might have come in between.
     pub behind: bool,
+    /// Something still waits.
+    pub more: bool,
 }
 
 impl Queue {
@@ -87,6 +91,7 @@ impl Queue {
             waiting: Default::default(),
             messages: 0,
             bytes: 0,
+            kept: 0,
             behind: true,
             missed: Seq::ZERO,
             last: Seq::ZERO,
@@ -137,6 +142,7 @@ impl Queue {
             seq => {
                 state.last = seq.unwrap_or(state.last);
                 state.messages += 1;
+                state.kept += usize::from(seq.is_some());
                 state.bytes += frame.weight_bytes();
                 state.waiting[frame.priority as usize].push_back(frame.clone());
             }
@@ -161,8 +167,9 @@ impl Queue {
         End {
             gaps: std::mem::take(&mut state.gaps),
             reset: state.reset.take(),
-            settled: (state.messages == 0).then_some(state.last),
-            behind: state.behind && state.messages == 0,
+            settled: (state.kept == 0).then_some(state.last),
+            behind: state.behind && state.kept == 0,
+            more: state.messages > 0,
         }
     }
 
@@ -184,10 +191,10 @@ impl Queue {
         self.state.lock().behind
     }
 
-    /// Live, and nothing waits.
+    /// Live, and nothing waits that a cursor would skip.
     pub fn is_idle(&self) -> bool {
         let state = self.state.lock();
-        !state.behind && state.messages == 0 && state.reset.is_none()
+        !state.behind && state.kept == 0 && state.reset.is_none()
     }
 
     /// Forgets waiting frames that the session no longer wants.
@@ -265,6 +272,7 @@ impl State {
     fn pop(&mut self) -> Option<Arc<Frame>> {
         let frame = self.waiting.iter_mut().find_map(VecDeque::pop_front)?;
         self.messages -= 1;
+        self.kept -= usize::from(frame.seq.is_some());
         self.bytes -= frame.weight_bytes();
         Some(frame)
     }
@@ -303,6 +311,7 @@ impl State {
     fn recount(&mut self) {
         let waiting = || self.waiting.iter().flatten();
         let bytes = waiting().map(|frame| frame.weight_bytes()).sum();
+        self.kept = waiting().filter(|frame| frame.seq.is_some()).count();
         (self.messages, self.bytes) = (waiting().count(), bytes);
     }
 

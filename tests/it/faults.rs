@@ -6,5 +6,6 @@
 mod clock;
 mod connection;
 mod process;
+mod reader;
 mod server;
 mod storm;

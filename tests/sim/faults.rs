@@ -22,6 +22,8 @@ struct Switches {
     store_cut: watch::Sender<bool>,
     bus_cut: watch::Sender<bool>,
     delay_ms: AtomicU64,
+    /// How many reads of sessions have begun.
+    reads: AtomicUsize,
     answers_lost: AtomicUsize,
     news_lost: AtomicUsize,
     news_doubled: AtomicUsize,
@@ -34,6 +36,7 @@ impl Default for Faults {
             store_cut: watch::Sender::new(false),
             bus_cut: watch::Sender::new(false),
             delay_ms: AtomicU64::new(0),
+            reads: AtomicUsize::new(0),
             answers_lost: AtomicUsize::new(0),
             news_lost: AtomicUsize::new(0),
             news_doubled: AtomicUsize::new(0),
@@ -78,6 +81,10 @@ impl Faults {
 
     pub fn late_news(&self, count: usize) {
         self.shared.news_late.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub fn reads(&self) -> usize {
+        self.shared.reads.load(Ordering::Relaxed)
     }
 
     pub fn heal(&self) {
@@ -167,6 +174,7 @@ impl LogStore for FaultyStore {
         until: Seq,
         page: Page,
     ) -> Result<Found, StoreError> {
+        self.faults.shared.reads.fetch_add(1, Ordering::Relaxed);
         self.faults.reach(self.store.matching(patterns, after, until, page)).await
     }
 

@@ -36,6 +36,7 @@ mod faults;
 mod ledger;
 mod operation;
 mod postgres;
+mod readers;
 mod replica;
 mod reproductions;
 mod session;

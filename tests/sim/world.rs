@@ -95,6 +95,7 @@ impl World {
             Op::Disconnect { client } => self.lines[client] = None,
             Op::Subscribe { client, pattern, replay } => self.subscribe(client, pattern, replay),
             Op::Unsubscribe { client, pattern } => self.unsubscribe(client, pattern),
+            Op::Ping { client } => self.ask(client, Ask::Ping),
             Op::Slow { client, ms } => drop(self.paces[client].send_replace(Some(ms))),
             Op::Stall { client } => drop(self.paces[client].send_replace(None)),
             Op::Kill { at } => self.kill(at).await,
