@@ -18,8 +18,9 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use self::lane::Lane;
 pub use self::signals::SignalLoop;
+use self::signals::Signals;
 use crate::bus::Bus;
-use crate::domain::{Class, Cursor, Draft, Epoch, Seq};
+use crate::domain::{Class, Cursor, Draft, Epoch, Message, Seq};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::store::{LogStore, Placed};
@@ -85,7 +86,9 @@ pub struct Publisher {
 struct Shared {
     settings: PublishSettings,
     requests: mpsc::Sender<Request>,
-    signals: mpsc::Sender<Vec<Draft>>,
+    /// To the loop that tells the other replicas. Full: 429.
+    signals: mpsc::Sender<Signals>,
+    log: Log,
     messages: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     /// Lanes that cannot reach the store. While there is one, publishers are told at once.
@@ -121,6 +124,7 @@ pub fn publisher(
         settings,
         requests,
         signals,
+        log: log.clone(),
         messages: Arc::new(Semaphore::new(settings.intake_messages_max)),
         bytes: Arc::new(Semaphore::new(settings.intake_bytes_max)),
         troubled: AtomicUsize::new(0),
@@ -129,7 +133,7 @@ pub fn publisher(
     let intake: Intake = Arc::new(Mutex::new(intake));
     let lane = |_| Lane::new(shared.clone(), intake.clone(), store.clone(), log.clone());
     let lanes = (0..lanes).map(lane).collect();
-    let signal_loop = SignalLoop::new(signal_drafts, log.clone(), bus);
+    let signal_loop = SignalLoop::new(signal_drafts, bus);
     (Publisher { shared }, lanes, signal_loop)
 }
 
@@ -161,7 +165,11 @@ impl Publisher {
         };
         let mut kept = self.commit(kept).await?.into_iter();
         if let Some(place) = place {
-            place.send(signals);
+            // The sessions of this replica wait for no bus.
+            let at = self.shared.log.now();
+            let message = |draft| Message::from_draft(draft, None, at);
+            self.shared.log.signal(&signals.iter().map(message).collect::<Vec<_>>());
+            place.send(Signals { at, drafts: signals });
         }
         let signal = || Published { seq: None, cursor: None, duplicate: false };
         let each = |is_signal: bool| if is_signal { Some(signal()) } else { kept.next() };

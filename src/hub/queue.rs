@@ -9,8 +9,9 @@
 //! events and states, it only notes the highest that passed by, and the session reads them from the
 //! log at the pace of its socket. What already waits stays and is sent first.
 //!
-//! Making room looks at the whole queue, so it must free a quarter of it, or the session goes
-//! behind: otherwise every further message would look at the whole queue again.
+//! Making room looks at the whole queue, so it must free a quarter of it, or the queue is `crowded`
+//! until something is taken from it: then signals are dropped at once and the first message with a
+//! seq sends the session behind, since every one of them would look at the whole queue again.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ struct State {
     /// How many of the waiting ones have a seq.
     kept: usize,
     behind: bool,
+    /// Making room did not free a quarter, and nothing was taken since.
+    crowded: bool,
     /// The highest seq that passed by while behind.
     missed: Seq,
     /// The highest seq that was taken in, or that the reader has read.
@@ -93,6 +96,7 @@ impl Queue {
             bytes: 0,
             kept: 0,
             behind: true,
+            crowded: false,
             missed: Seq::ZERO,
             last: Seq::ZERO,
             round: 0,
@@ -128,10 +132,11 @@ impl Queue {
         } else {
             state.round = round;
         }
-        if !state.fits(frame, self.settings) {
+        if !state.crowded && !state.fits(frame, self.settings) {
             self.make_room(&mut state);
+            state.crowded = !state.is_roomy(self.settings) || !state.fits(frame, self.settings);
         }
-        let fits = state.fits(frame, self.settings);
+        let fits = !state.crowded && state.fits(frame, self.settings);
         match frame.seq {
             Some(seq) if !fits => {
                 self.metrics.behind.inc();
@@ -154,6 +159,7 @@ impl Queue {
     /// Up to so many waiting frames, by priority, within one by seq.
     pub fn take(&self, taken: &mut Vec<Taken>, messages_max: usize, bytes_max: usize) -> End {
         let mut state = self.state.lock();
+        state.crowded = false;
         let mut bytes = 0;
         while taken.len() < messages_max && bytes < bytes_max {
             let Some(frame) = state.pop() else { break };
@@ -199,7 +205,9 @@ impl Queue {
 
     /// Forgets waiting frames that the session no longer wants.
     pub fn purge(&self, keep: impl Fn(&Frame) -> bool) {
-        self.state.lock().retain(|frame| keep(frame));
+        let mut state = self.state.lock();
+        state.retain(|frame| keep(frame));
+        state.crowded = false;
     }
 
     /// Resolves when there may be something to take or to read. Cancel-safe.
@@ -211,6 +219,7 @@ impl Queue {
     pub(super) fn reset(&self, cursor: Cursor) {
         let mut state = self.state.lock();
         state.retain(|frame| frame.seq.is_none());
+        state.crowded = false;
         state.behind = true;
         state.missed = Seq::ZERO;
         state.last = cursor.seq;

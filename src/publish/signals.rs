@@ -1,4 +1,5 @@
-//! Sends signals: to the sessions of this replica at once, to the other replicas in batches.
+//! Sends signals to the other replicas, in batches. The sessions of this replica have them by then:
+//! they wait for no bus.
 
 use std::sync::Arc;
 
@@ -6,52 +7,46 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::Bus;
-use crate::domain::{Draft, Message};
-use crate::log::Log;
+use crate::domain::{Draft, Timestamp};
 
 /// How many signals one statement carries.
 const BATCH_MAX: usize = 1_000;
 
+/// Signals of one publisher, and when they were handed out here.
+pub(super) struct Signals {
+    pub at: Timestamp,
+    pub drafts: Vec<Draft>,
+}
+
 pub struct SignalLoop {
-    drafts: mpsc::Receiver<Vec<Draft>>,
-    log: Log,
+    signals: mpsc::Receiver<Signals>,
     bus: Arc<dyn Bus>,
 }
 
 impl SignalLoop {
-    pub(super) fn new(
-        drafts: mpsc::Receiver<Vec<Draft>>,
-        log: Log,
-        bus: Arc<dyn Bus>,
-    ) -> SignalLoop {
-        SignalLoop { drafts, log, bus }
+    pub(super) fn new(signals: mpsc::Receiver<Signals>, bus: Arc<dyn Bus>) -> SignalLoop {
+        SignalLoop { signals, bus }
     }
 
     pub async fn run(&mut self, stop: &CancellationToken) {
         loop {
             let mut batch = tokio::select! {
                 () = stop.cancelled() => return,
-                drafts = self.drafts.recv() => match drafts {
-                    Some(drafts) => drafts,
+                signals = self.signals.recv() => match signals {
+                    Some(signals) => signals,
                     None => return,
                 }
             };
-            while batch.len() < BATCH_MAX
-                && let Ok(more) = self.drafts.try_recv()
+            while batch.drafts.len() < BATCH_MAX
+                && let Ok(more) = self.signals.try_recv()
             {
-                batch.extend(more);
+                batch.at = more.at;
+                batch.drafts.extend(more.drafts);
             }
-            self.send(&batch).await;
-        }
-    }
-
-    async fn send(&self, drafts: &[Draft]) {
-        let at = self.log.now();
-        let messages: Vec<Message> =
-            drafts.iter().map(|draft| Message::from_draft(draft, None, at)).collect();
-        self.log.signal(&messages);
-        if let Err(error) = self.bus.signal(drafts, at).await {
-            tracing::warn!(%error, signals = drafts.len(), "signals did not reach the other replicas");
+            if let Err(error) = self.bus.signal(&batch.drafts, batch.at).await {
+                let signals = batch.drafts.len();
+                tracing::warn!(%error, signals, "signals did not reach the other replicas");
+            }
         }
     }
 }

@@ -1,11 +1,16 @@
 //! Sessions that read the log while other things happen to them, each against one promise.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use tidings::bus::{Bus, BusError, BusEvent};
 use tidings::clock::Clock;
-use tidings::domain::{Class, Cursor, Draft, Message, Pattern, PatternSet, Seq, Topic};
+use tidings::domain::{Class, Cursor, Draft, Message, Pattern, PatternSet, Seq, Timestamp, Topic};
 use tidings::feed::{Feed, Item, Start};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::MORNING;
 use crate::backend::Backend;
@@ -130,4 +135,47 @@ async fn signals_without_end_do_not_keep_a_session_from_the_log() {
     }
     assert_eq!(got, (1..=MESSAGES).collect::<Vec<_>>());
     assert!(signals > 0);
+}
+
+/// A bus that carries nothing, and takes for ever to find that out.
+struct Stuck;
+
+#[async_trait]
+impl Bus for Stuck {
+    async fn listen(&self, events: mpsc::Sender<BusEvent>, stop: CancellationToken) {
+        let _ = events.send(BusEvent::Listening).await;
+        stop.cancelled().await;
+    }
+
+    async fn signal(&self, _drafts: &[Draft], _at: Timestamp) -> Result<(), BusError> {
+        std::future::pending().await
+    }
+
+    fn suspect(&self) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn signals_wait_for_no_bus_on_the_replica_that_took_them() {
+    let (clock, _hand) = Clock::test(MORNING);
+    let backend = Backend::in_memory(&clock, 1);
+    let faults = Faults::default();
+    let (store, _) = backend.replica(0, &faults);
+    let replica = Replica::start(store, Arc::new(Stuck), faults, Trust::Tick, &clock);
+    while replica.log.position().is_none() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let begin = replica.log.position().unwrap();
+    let mut feed = open(&replica, &begin).await;
+    let mut draft = Draft::new(Topic::parse("a").unwrap(), "0");
+    draft.class = Class::Signal;
+    for _ in 0..3 {
+        replica.publisher.publish(vec![draft.clone()]).await.unwrap();
+        let mut signals = 0;
+        while signals == 0 {
+            let mut items = Vec::new();
+            timeout(Duration::from_secs(1), feed.next(&mut items)).await.unwrap();
+            let is_message = |item: &&Item| matches!(item, Item::Message { .. });
+            signals = items.iter().filter(is_message).count();
+        }
+    }
 }
