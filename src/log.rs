@@ -1,12 +1,16 @@
 //! The replica's own reading of the log: what it has applied, the last of it in memory, and how it hears of more.
 //!
-//! `apply` is the loop that moves forward, `order` decides what may be applied next, `ring` holds
-//! what was applied last, already encoded. A replica applies up to a number that was announced, or
+//! `apply` is the loop that moves forward, `enter` is how it finds its place, `look` what it asks the
+//! store, `order` decides what may be applied next, `sight` what is said of it all; `ring` holds what
+//! was applied last, already encoded. A replica applies up to a number that was announced, or
 //! that it has put a barrier behind; never merely what it can see in the table.
 
 mod apply;
+mod enter;
+mod look;
 mod order;
 mod ring;
+mod sight;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -64,7 +68,6 @@ struct Shared {
     state: watch::Sender<BusState>,
     /// Whether nothing new has been seen for a while because Postgres cannot be reached.
     degraded: watch::Sender<bool>,
-    wake: mpsc::Sender<()>,
     /// Hints for the relay, which come over the same wire.
     outbox_filled: Notify,
 }
@@ -90,8 +93,6 @@ impl Log {
     ) -> (Log, LogLoop) {
         // Lanes wait for room here; each has one batch in hand, so few places are enough.
         let (own, own_batches) = mpsc::channel(16);
-        // One place: waking the loop twice is waking it once.
-        let (wake, woken) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             settings,
             store,
@@ -105,11 +106,11 @@ impl Log {
             own,
             state: watch::Sender::new(BusState::Down),
             degraded: watch::Sender::new(false),
-            wake,
             outbox_filled: Notify::new(),
         });
+        shared.show_metric(BusState::Down);
         let log = Log { shared };
-        (log.clone(), LogLoop::new(log, own_batches, woken))
+        (log.clone(), LogLoop::new(log, own_batches))
     }
 
     /// How far this replica has applied the log; `None` until it was reached once.
@@ -160,11 +161,6 @@ impl Log {
     /// Resolves when a transaction that published from SQL has committed since the last call.
     pub async fn outbox_filled(&self) {
         self.shared.outbox_filled.notified().await;
-    }
-
-    /// Makes the loop look at the head now instead of at its next tick.
-    pub fn wake(&self) {
-        let _ = self.shared.wake.try_send(());
     }
 
     /// The next messages after a place that match, from memory if they are there, else from the store.
@@ -248,6 +244,22 @@ impl Shared {
         Timestamp(self.clock.now().0 + self.clock_offset_ms.load(Ordering::Relaxed))
     }
 
+    fn show(&self, state: BusState) {
+        let shown = *self.state.borrow();
+        if shown != state {
+            tracing::info!(from = %shown, to = %state, "bus state");
+            self.state.send_replace(state);
+            self.show_metric(state);
+        }
+    }
+
+    fn show_metric(&self, state: BusState) {
+        for known in BusState::ALL {
+            let series = self.metrics.bus.state.get_or_create(&known.as_str().into());
+            series.set(i64::from(known == state));
+        }
+    }
+
     /// Waits for a place among those who read the store; the semaphore is never closed.
     async fn reader(&self) -> Reader<'_> {
         let place = self.readers.acquire().await.ok();
@@ -272,3 +284,6 @@ impl Drop for Reader<'_> {
         self.gauge.dec();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   publish ──▶ intake (bounded) ──▶ lane: takes all that is queued ──▶ store ──▶ log, then answers
-//!           └─▶ signals (bounded) ─▶ loop: takes all that is queued ──▶ hub and bus
+//!           └─▶ signals (bounded) ─▶ loop: takes all that is queued ──▶ bus
 //! ```
 //! Nobody waits for a batch to fill: idle, a message leaves at once; loaded, batches grow by
 //! themselves, because a lane takes whatever has queued while the last batch was being written.

@@ -34,6 +34,7 @@ mod client;
 mod disk;
 mod faults;
 mod ledger;
+mod looks;
 mod operation;
 mod postgres;
 mod readers;

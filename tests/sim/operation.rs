@@ -110,6 +110,10 @@ pub enum Op {
         at: usize,
         count: usize,
     },
+    /// The loop that applies its log panics at its next barrier, and is started again.
+    Panic {
+        at: usize,
+    },
     /// Somebody else takes its writer slots and writes.
     StealSlots {
         at: usize,
@@ -209,7 +213,8 @@ fn operation(seeded: &mut Seeded, trust: Trust) -> Op {
         72..76 => Op::Slow { client, ms: [0, 0, 1, 5][seeded.below(4)] },
         76..79 => Op::Kill { at },
         79 => Op::Stop { at },
-        80..84 => Op::Start { at },
+        80..83 => Op::Start { at },
+        83 => Op::Panic { at },
         84 => Op::CutStore { at },
         85 => Op::SlowStore { at, ms: 1 + seeded.next() % 30 },
         86..88 => Op::CutBus { at },
