@@ -84,7 +84,9 @@ pub fn mark_of(message: &Message) -> Mark {
 pub fn complete(after: Seq, messages: &[Message], read_to: Seq) -> Result<Seq, StoreError> {
     let expected = after.next().get()..=read_to.get();
     let found = messages.iter().filter_map(|message| message.seq).map(Seq::get);
-    if found.eq(expected) {
+    if read_to <= after {
+        Err(StoreError::Refused(format!("the log ends at {after}")))
+    } else if found.eq(expected) {
         Ok(read_to)
     } else {
         Err(StoreError::Refused(format!("the log has a gap between {after} and {read_to}")))
