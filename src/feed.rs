@@ -169,15 +169,6 @@ impl Feed {
         &self.patterns
     }
 
-    pub fn queue(&self) -> &Arc<Queue> {
-        &self.queue
-    }
-
-    /// Whether it is reading from the log instead of following it.
-    pub fn is_behind(&self) -> bool {
-        self.queue.is_behind()
-    }
-
     /// Whether so many more may be replayed now.
     pub fn has_room(&mut self, replays: usize) -> bool {
         self.settle();
@@ -426,15 +417,17 @@ impl Drop for Feed {
 
 /// Why a cursor cannot be honoured.
 async fn refuse(log: &Log, cursor: &Cursor, head: &Cursor) -> Option<ResetReason> {
-    if cursor.epoch != head.epoch {
-        Some(ResetReason::Epoch)
+    let reason = if cursor.epoch != head.epoch {
+        ResetReason::Epoch
     } else if cursor.seq.next() < log.oldest() {
-        Some(ResetReason::Expired)
+        ResetReason::Expired
     } else if cursor.seq > head.seq && !log.reaches(cursor.seq).await {
-        Some(ResetReason::Epoch)
+        ResetReason::Epoch
     } else {
-        None
-    }
+        return None;
+    };
+    log.reset_note(reason.as_str());
+    Some(reason)
 }
 
 /// Of each state only the newest of a page: older ones may be coalesced away before they are sent.

@@ -157,7 +157,7 @@ part! {
     /// Hearing of new messages.
     BusMetrics {
         state: Family<State, Gauge>, "bus_state", "1 for the state that the bus is in";
-        reconnects: Counter, "bus_reconnects", "Times that the listener connected again";
+        reconnects: Counter, "bus_reconnects", "Times that the listener listened again";
         notifications: Counter, "bus_notifications", "Notifications that were heard";
         malformed: Counter, "bus_malformed", "Notifications that could not be read";
     }
