@@ -22,6 +22,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 pub use self::item::{Item, ResetReason};
 use self::side::Side;
 use crate::domain::{Class, Cursor, Epoch, Pattern, PatternSet, Seq};
@@ -73,6 +75,28 @@ pub struct Feed {
     /// The cursor it began with, if that cannot be honoured and the client has not been told so.
     refused: Option<Cursor>,
     taken: Vec<Taken>,
+    /// The page that is being read from the store. It is here, and not in `next`, because `next` is
+    /// called away by every other thing that happens to a session: a read that began anew each time
+    /// would lose its place among the readers, and leave its statement running.
+    reading: Option<Reading>,
+    /// Behind, and the last call gave only what the queue held: now it is the log's turn.
+    log_first: bool,
+}
+
+/// A read from the store that is under way. Boxed, so that a session that reads nothing weighs nothing.
+struct Reading {
+    of_side: bool,
+    page: BoxFuture<'static, Result<Read, StoreError>>,
+}
+
+/// What is still to come after something was taken from the queue.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Left {
+    Nothing,
+    /// More waits in the queue.
+    More,
+    /// At most signals wait; everything else is to be read from the log.
+    Log,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -111,9 +135,11 @@ impl Feed {
             first: Vec::new(),
             refused: None,
             taken: Vec::new(),
+            reading: None,
+            log_first: false,
         };
         if let Start::After(cursor) = start {
-            match feed.refuse(&cursor, &head).await {
+            match refuse(&feed.log, &cursor, &head).await {
                 Some(reason) => {
                     feed.first.push(Item::Reset { reason, cursor: head });
                     feed.refused = Some(cursor);
@@ -125,19 +151,6 @@ impl Feed {
             }
         }
         Ok(feed)
-    }
-
-    /// Why a cursor cannot be honoured.
-    async fn refuse(&self, cursor: &Cursor, head: &Cursor) -> Option<ResetReason> {
-        if cursor.epoch != head.epoch {
-            Some(ResetReason::Epoch)
-        } else if cursor.seq.next() < self.log.oldest() {
-            Some(ResetReason::Expired)
-        } else if cursor.seq > head.seq && !self.log.reaches(cursor.seq).await {
-            Some(ResetReason::Epoch)
-        } else {
-            None
-        }
     }
 
     /// Where a client may safely resume from: all that was due before it has been handed out.
@@ -155,15 +168,6 @@ impl Feed {
 
     pub fn patterns(&self) -> &PatternSet {
         &self.patterns
-    }
-
-    pub fn queue(&self) -> &Arc<Queue> {
-        &self.queue
-    }
-
-    /// Whether it is reading from the log instead of following it.
-    pub fn is_behind(&self) -> bool {
-        self.queue.is_behind()
     }
 
     /// Whether so many more may be replayed now.
@@ -187,13 +191,14 @@ impl Feed {
             return Ok(());
         }
         let head = self.log.position().ok_or(FeedError::NotReady)?;
-        // Messages up to here are not queued for it, or are and will be skipped.
+        // Messages up to here are not queued for it, or are and will be skipped; and no read that is
+        // under way goes beyond.
         let until = head.seq.max(self.hub.delivered());
         match start {
             // Nothing up to there is still to come, so there is nothing to leave out.
             Start::Now if until <= self.position => {}
             Start::Now => self.sides.push_back(Side::settled(pattern, before, until)),
-            Start::After(cursor) => match self.refuse(&cursor, &head).await {
+            Start::After(cursor) => match refuse(&self.log, &cursor, &head).await {
                 Some(reason) => {
                     self.first.push(Item::Reset { reason, cursor: head });
                     self.sides.push_back(Side::settled(pattern, before, until));
@@ -209,14 +214,20 @@ impl Feed {
             self.hub.unsubscribe(&self.queue, pattern);
             let patterns = &self.patterns;
             self.queue.purge(|frame| patterns.matches(&frame.topic));
+            if self.reading.as_ref().is_some_and(|reading| reading.of_side)
+                && self.side().is_some_and(|side| side.pattern() == pattern)
+            {
+                self.reading = None;
+            }
             self.sides.retain(|side| side.pattern() != pattern);
         }
     }
 
     /// Waits until there is something for the session, and hands it out.
     ///
-    /// Cancel-safe, and more: nothing is awaited once there are items. A caller that is called away
-    /// would tell a cursor that is beyond items which it has not sent yet.
+    /// Cancel-safe, and more: nothing is awaited once there are items, since a caller that is called
+    /// away would tell a cursor that is beyond items which it has not sent yet; and a read that has
+    /// begun goes on with the next call.
     pub async fn next(&mut self, items: &mut Vec<Item>) {
         while items.is_empty() {
             if !self.first.is_empty() {
@@ -225,24 +236,41 @@ impl Feed {
                 return;
             }
             self.settle();
-            if let Some(index) = self.sides.iter().position(|side| !side.done()) {
-                self.read_side(index, items).await;
-                continue;
-            }
-            let behind = self.take(items);
-            if !items.is_empty() {
-                continue;
-            }
-            if behind {
-                self.read(items).await;
-                if items.is_empty() {
-                    // Nothing that matched in a whole page: let others have the processor.
-                    tokio::task::yield_now().await;
-                }
+            if let Some(reading) = &mut self.reading {
+                let read = reading.page.as_mut().await;
+                let of_side = reading.of_side;
+                self.reading = None;
+                self.has_read(of_side, read, items);
+            } else if self.side().is_some() {
+                self.read(true, items);
+            } else if std::mem::take(&mut self.log_first) {
+                self.read(false, items);
             } else {
-                self.queue.ready().await;
+                let left = self.take(items);
+                if !items.is_empty() {
+                    // Signals may come for ever, faster than the socket takes them.
+                    self.log_first = left == Left::Log;
+                    return;
+                }
+                match left {
+                    Left::Log => self.read(false, items),
+                    Left::More => {}
+                    Left::Nothing => {
+                        self.queue.ready().await;
+                        continue;
+                    }
+                }
+            }
+            if items.is_empty() {
+                // Nothing that matched in a whole page: let others have the processor.
+                tokio::task::yield_now().await;
             }
         }
+    }
+
+    /// The topic that is being replayed beside the main cursor: one after the other, as they came.
+    fn side(&self) -> Option<&Side> {
+        self.sides.iter().find(|side| !side.done())
     }
 
     /// Forgets later subscriptions that the main cursor has gone past.
@@ -251,8 +279,8 @@ impl Feed {
         self.sides.retain(|side| !side.done() || side.until() > position);
     }
 
-    /// What waits in the queue. True when nothing does, and the log must be read.
-    fn take(&mut self, items: &mut Vec<Item>) -> bool {
+    /// What waits in the queue, up to a bound.
+    fn take(&mut self, items: &mut Vec<Item>) -> Left {
         let mut taken = std::mem::take(&mut self.taken);
         let end = self.queue.take(&mut taken, TAKE_MESSAGES_MAX, TAKE_BYTES_MAX);
         if let Some(cursor) = end.reset {
@@ -268,21 +296,62 @@ impl Feed {
         }
         self.position = self.position.max(end.settled.unwrap_or_default());
         self.taken = taken;
-        end.behind
+        match (end.behind, end.more) {
+            (true, _) => Left::Log,
+            (false, true) => Left::More,
+            (false, false) => Left::Nothing,
+        }
     }
 
     fn skips(&self, frame: &Frame) -> bool {
         self.sides.iter().any(|side| side.covers(frame))
     }
 
-    /// One page of what was missed.
-    async fn read(&mut self, items: &mut Vec<Item>) {
-        let read = self.log.read(&self.patterns, self.position, Seq::MAX, self.page).await;
-        let Some(read) = self.check(read, items).await else { return };
+    /// One page of what was missed, from memory at once, or a read from the store that `next` awaits.
+    fn read(&mut self, of_side: bool, items: &mut Vec<Item>) {
+        let Some(head) = self.log.position() else { return };
+        // No further than now: what is subscribed while this is read counts from a later place.
+        let (patterns, after, until) = match self.side() {
+            Some(side) if of_side => (&side.patterns(), side.position(), side.until()),
+            _ => (&self.patterns, self.position, head.seq),
+        };
+        match self.log.read_memory(patterns, after, until, self.page) {
+            Some(read) => self.has_read(of_side, Ok(read), items),
+            None => {
+                let (log, patterns, page) = (self.log.clone(), patterns.to_vec(), self.page);
+                let page = Box::pin(async move {
+                    let read = log.read_store(&patterns, after, until, page).await;
+                    if let Err(error) = &read
+                        && !matches!(error, StoreError::Expired { .. })
+                    {
+                        // The session stays; it goes on when the store is back.
+                        tracing::debug!(%error, "a session cannot read the log");
+                        tokio::time::sleep(RETRY).await;
+                    }
+                    read
+                });
+                self.reading = Some(Reading { of_side, page });
+            }
+        }
+    }
+
+    fn has_read(&mut self, of_side: bool, read: Result<Read, StoreError>, items: &mut Vec<Item>) {
+        match self.check(read, items) {
+            None => {}
+            Some(read) if of_side => self.has_read_side(read, items),
+            Some(read) => self.has_read_on(read, items),
+        }
+    }
+
+    /// A page on the main way.
+    fn has_read_on(&mut self, read: Read, items: &mut Vec<Item>) {
         self.position = self.position.max(read.read_to);
         let frames = newest_states(read.frames);
         let before = items.len();
-        let wanted = frames.into_iter().filter(|frame| !self.skips(frame));
+        // Meanwhile something may have been unsubscribed, or begun to be replayed.
+        let wanted = frames
+            .into_iter()
+            .filter(|frame| self.patterns.matches(&frame.topic) && !self.skips(frame));
         items.extend(wanted.map(|frame| Item::Message { frame, cursor: true }));
         if let Some(replay) = &mut self.replay {
             replay.count += (items.len() - before) as u64;
@@ -296,12 +365,9 @@ impl Feed {
         }
     }
 
-    /// One page of a topic that was subscribed later.
-    async fn read_side(&mut self, index: usize, items: &mut Vec<Item>) {
-        let side = &self.sides[index];
-        let read = self.log.read(&side.patterns(), side.position(), side.until(), self.page).await;
-        let Some(read) = self.check(read, items).await else { return };
-        let Some(side) = self.sides.get_mut(index) else { return };
+    /// A page of a topic that was subscribed later.
+    fn has_read_side(&mut self, read: Read, items: &mut Vec<Item>) {
+        let Some(side) = self.sides.iter_mut().find(|side| !side.done()) else { return };
         let frames = newest_states(read.frames);
         side.advance(read.read_to, frames.len() as u64);
         items.extend(frames.into_iter().map(|frame| Item::Message { frame, cursor: false }));
@@ -311,22 +377,14 @@ impl Feed {
     }
 
     /// What a read means for the session, if it was not simply read.
-    async fn check(
-        &mut self,
-        read: Result<Read, StoreError>,
-        items: &mut Vec<Item>,
-    ) -> Option<Read> {
+    fn check(&mut self, read: Result<Read, StoreError>, items: &mut Vec<Item>) -> Option<Read> {
         let reason = match read {
             Ok(read) if read.epoch == self.epoch => return Some(read),
             Ok(_) => ResetReason::Epoch,
             Err(StoreError::Expired { .. }) if self.replay.is_some() => ResetReason::Expired,
             Err(StoreError::Expired { .. }) => ResetReason::Overflow,
-            Err(error) => {
-                // The session stays; it goes on when the store is back.
-                tracing::debug!(%error, "a session cannot read the log");
-                tokio::time::sleep(RETRY).await;
-                return None;
-            }
+            // It has waited a little, and is tried again.
+            Err(_) => return None,
         };
         if let Some(head) = self.log.position() {
             self.begin(head, reason, items);
@@ -356,6 +414,21 @@ impl Drop for Feed {
     fn drop(&mut self) {
         self.hub.leave(&self.queue, &self.patterns.to_vec());
     }
+}
+
+/// Why a cursor cannot be honoured.
+async fn refuse(log: &Log, cursor: &Cursor, head: &Cursor) -> Option<ResetReason> {
+    let reason = if cursor.epoch != head.epoch {
+        ResetReason::Epoch
+    } else if cursor.seq.next() < log.oldest() {
+        ResetReason::Expired
+    } else if cursor.seq > head.seq && !log.reaches(cursor.seq).await {
+        ResetReason::Epoch
+    } else {
+        return None;
+    };
+    log.reset_note(reason.as_str());
+    Some(reason)
 }
 
 /// Of each state only the newest of a page: older ones may be coalesced away before they are sent.

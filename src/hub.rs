@@ -31,8 +31,9 @@ struct Shared {
     session_count: AtomicUsize,
     /// Up to here every session that should have it has it in its queue, or knows that it missed it.
     delivered: AtomicU64,
-    /// Numbers the calls of `deliver`, so that a session with two matching patterns gets a signal once.
-    round: AtomicU64,
+    /// Numbers the signals, so that a session with two matching patterns gets each once. Held while
+    /// one is handed out: there are several callers, and rounds must reach a queue in their order.
+    round: Mutex<u64>,
     metrics: Arc<HubMetrics>,
 }
 
@@ -44,7 +45,7 @@ impl Hub {
             sessions: Mutex::new(Vec::new()),
             session_count: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
-            round: AtomicU64::new(0),
+            round: Mutex::new(0),
             metrics,
         };
         Hub { shared: Arc::new(shared) }
@@ -89,11 +90,16 @@ impl Hub {
         }
     }
 
-    /// Puts frames into the queues of all who want them. Frames with a seq come from one caller, in order.
+    /// Puts frames into the queues of all who want them. Frames with a seq come from one caller, in
+    /// order; signals may come from several.
     pub fn deliver(&self, frames: &[Arc<Frame>]) {
         let mut deliveries = 0;
         for frame in frames {
-            let round = self.shared.round.fetch_add(1, Ordering::Relaxed) + 1;
+            let mut round = frame.seq.is_none().then(|| self.shared.round.lock());
+            let round = round.as_deref_mut().map_or(0, |round| {
+                *round += 1;
+                *round
+            });
             self.shared.registry.each(&frame.topic, |queue| {
                 deliveries += u64::from(queue.push(frame, round));
             });

@@ -1,13 +1,16 @@
 //! The replica's own reading of the log: what it has applied, the last of it in memory, and how it hears of more.
 //!
-//! `apply` is the loop that moves forward, `order` decides what may be applied next, `ring` holds
-//! what was applied last, already encoded. A replica applies up to a number that was announced, or
+//! `apply` is the loop that moves forward, `enter` is how it finds its place, `look` what it asks the
+//! store, `order` decides what may be applied next, `sight` what is said of it all; `ring` holds what
+//! was applied last, already encoded. A replica applies up to a number that was announced, or
 //! that it has put a barrier behind; never merely what it can see in the table.
 
 mod apply;
+mod enter;
+mod look;
 mod order;
-mod place;
 mod ring;
+mod sight;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -21,7 +24,7 @@ pub use self::apply::LogLoop;
 use self::ring::Ring;
 use crate::bus::BusState;
 use crate::clock::Clock;
-use crate::domain::{Cursor, Epoch, Message, PatternSet, Seq, Timestamp};
+use crate::domain::{Cursor, Epoch, Message, Pattern, PatternSet, Seq, Timestamp};
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -65,7 +68,6 @@ struct Shared {
     state: watch::Sender<BusState>,
     /// Whether nothing new has been seen for a while because Postgres cannot be reached.
     degraded: watch::Sender<bool>,
-    wake: mpsc::Sender<()>,
     /// Hints for the relay, which come over the same wire.
     outbox_filled: Notify,
 }
@@ -91,8 +93,6 @@ impl Log {
     ) -> (Log, LogLoop) {
         // Lanes wait for room here; each has one batch in hand, so few places are enough.
         let (own, own_batches) = mpsc::channel(16);
-        // One place: waking the loop twice is waking it once.
-        let (wake, woken) = mpsc::channel(1);
         let shared = Arc::new(Shared {
             settings,
             store,
@@ -106,11 +106,11 @@ impl Log {
             own,
             state: watch::Sender::new(BusState::Down),
             degraded: watch::Sender::new(false),
-            wake,
             outbox_filled: Notify::new(),
         });
+        shared.show_metric(BusState::Down);
         let log = Log { shared };
-        (log.clone(), LogLoop::new(log, own_batches, woken))
+        (log.clone(), LogLoop::new(log, own_batches))
     }
 
     /// How far this replica has applied the log; `None` until it was reached once.
@@ -163,11 +163,6 @@ impl Log {
         self.shared.outbox_filled.notified().await;
     }
 
-    /// Makes the loop look at the head now instead of at its next tick.
-    pub fn wake(&self) {
-        let _ = self.shared.wake.try_send(());
-    }
-
     /// The next messages after a place that match, from memory if they are there, else from the store.
     pub async fn read(
         &self,
@@ -176,23 +171,51 @@ impl Log {
         until: Seq,
         page: Page,
     ) -> Result<Read, StoreError> {
-        let now = self.now();
-        if let Some(ring) = &*self.shared.ring.read()
-            && let Some(read) = ring.read(patterns, after, until, page, now, RING_SCAN_MAX)
-        {
-            self.shared.read_note("memory", &read);
-            return Ok(read);
+        match self.read_memory(patterns, after, until, page) {
+            Some(read) => Ok(read),
+            None => self.read_store(&patterns.to_vec(), after, until, page).await,
         }
+    }
+
+    /// `None` when memory does not reach back that far.
+    pub fn read_memory(
+        &self,
+        patterns: &PatternSet,
+        after: Seq,
+        until: Seq,
+        page: Page,
+    ) -> Option<Read> {
+        let ring = self.shared.ring.read();
+        let read = ring.as_ref()?.read(patterns, after, until, page, self.now(), RING_SCAN_MAX)?;
+        self.shared.read_note("memory", &read);
+        Some(read)
+    }
+
+    /// Waits for its turn among all who read the store.
+    pub async fn read_store(
+        &self,
+        patterns: &[Pattern],
+        after: Seq,
+        until: Seq,
+        page: Page,
+    ) -> Result<Read, StoreError> {
         let _place = self.shared.reader().await;
-        let Some(position) = self.position() else {
-            return Err(StoreError::Unavailable("the log was not reached yet".to_owned()));
+        let reached = || {
+            let text = "the log was not reached yet";
+            self.position().ok_or_else(|| StoreError::Unavailable(text.to_owned()))
         };
+        let position = reached()?;
         // Never beyond what was applied: the rest may not be durable yet.
         let until = until.min(position.seq);
-        let found = self.shared.store.matching(&patterns.to_vec(), after, until, page).await?;
+        let found = self.shared.store.matching(patterns, after, until, page).await?;
+        let now = reached()?.epoch;
+        if now != position.epoch {
+            // It cannot be told of which life these are.
+            return Ok(Read { epoch: now, frames: Vec::new(), read_to: after });
+        }
         let frame = |message: &Message| Arc::new(Frame::new(message, &position.epoch));
         let frames = found.messages.iter().map(frame).collect();
-        let read = Read { frames, read_to: found.read_to, epoch: position.epoch.clone() };
+        let read = Read { frames, read_to: found.read_to, epoch: position.epoch };
         self.shared.read_note("store", &read);
         Ok(read)
     }
@@ -221,6 +244,22 @@ impl Shared {
         Timestamp(self.clock.now().0 + self.clock_offset_ms.load(Ordering::Relaxed))
     }
 
+    fn show(&self, state: BusState) {
+        let shown = *self.state.borrow();
+        if shown != state {
+            tracing::info!(from = %shown, to = %state, "bus state");
+            self.state.send_replace(state);
+            self.show_metric(state);
+        }
+    }
+
+    fn show_metric(&self, state: BusState) {
+        for known in BusState::ALL {
+            let series = self.metrics.bus.state.get_or_create(&known.as_str().into());
+            series.set(i64::from(known == state));
+        }
+    }
+
     /// Waits for a place among those who read the store; the semaphore is never closed.
     async fn reader(&self) -> Reader<'_> {
         let place = self.readers.acquire().await.ok();
@@ -245,3 +284,6 @@ impl Drop for Reader<'_> {
         self.gauge.dec();
     }
 }
+
+#[cfg(test)]
+mod tests;

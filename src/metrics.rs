@@ -15,9 +15,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-/// The states of the bus, as labels of one gauge of which exactly one is 1.
-const BUS_STATES: [&str; 4] = ["live", "catching_up", "polling", "down"];
-
 /// A cheap handle on all metrics, and the page that shows them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -150,7 +147,8 @@ part! {
         applied_seq: Gauge, "log_applied_seq", "The last seq that this replica has applied";
         announced: Family<Way, Counter>, "log_announced",
             "Announcements, by the way they came: `own` batches, `inline` with their messages, as a `range` to be read, or none in time and found by the `tick`";
-        holes: Counter, "log_holes", "Ranges that were announced late and had to be read";
+        behind: Gauge, "log_behind", "How many messages the log was ahead when it was last looked at";
+        holes: Counter, "log_holes", "Ranges whose announcement did not come and had to be read";
         ring_messages: Gauge, "log_ring_messages", "Messages kept in memory for replay";
         ring_bytes: Gauge, "log_ring_bytes", "What the messages kept in memory weigh";
         wakes: Family<Why, Counter>, "log_wakes", "Why the log's loop woke";
@@ -165,17 +163,9 @@ part! {
     /// Hearing of new messages.
     BusMetrics {
         state: Family<State, Gauge>, "bus_state", "1 for the state that the bus is in";
-        reconnects: Counter, "bus_reconnects", "Times that the listener connected again";
+        reconnects: Counter, "bus_reconnects", "Times that the listener listened again";
         notifications: Counter, "bus_notifications", "Notifications that were heard";
         malformed: Counter, "bus_malformed", "Notifications that could not be read";
-    }
-}
-
-impl BusMetrics {
-    pub fn enter(&self, state: &'static str) {
-        for known in BUS_STATES {
-            self.state.get_or_create(&known.into()).set(i64::from(known == state));
-        }
     }
 }
 
@@ -288,16 +278,6 @@ mod tests {
             assert!(page.contains(line), "{line} is missing in\n{page}");
         }
         assert!(page.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn the_bus_is_in_one_state_at_a_time() {
-        let metrics = Metrics::new();
-        metrics.bus.enter("live");
-        metrics.bus.enter("polling");
-        let page = metrics.encode();
-        assert!(page.contains("tidings_bus_state{state=\"polling\"} 1\n"), "{page}");
-        assert!(page.contains("tidings_bus_state{state=\"live\"} 0\n"), "{page}");
     }
 
     #[test]

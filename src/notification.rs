@@ -23,7 +23,8 @@ use crate::domain::{Class, Draft, Epoch, Message, Priority, Seq, Timestamp, Topi
 /// The one channel.
 pub const CHANNEL: &str = "tidings";
 
-/// The longest body. The text before it (letter, epoch, three numbers) has at most 80 bytes.
+/// The longest body. The text before it has at most 120 bytes: with signals, whose origin is the name
+/// of a replica and a word.
 pub const BODY_BYTES_MAX: usize = 7_800;
 
 /// How many notifications one batch may be split into before reading the range is the cheaper way.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   publish ──▶ intake (bounded) ──▶ lane: takes all that is queued ──▶ store ──▶ log, then answers
-//!           └─▶ signals (bounded) ─▶ loop: takes all that is queued ──▶ hub and bus
+//!           └─▶ signals (bounded) ─▶ loop: takes all that is queued ──▶ bus
 //! ```
 //! Nobody waits for a batch to fill: idle, a message leaves at once; loaded, batches grow by
 //! themselves, because a lane takes whatever has queued while the last batch was being written.
@@ -18,8 +18,9 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub use self::lane::Lane;
 pub use self::signals::SignalLoop;
+use self::signals::Signals;
 use crate::bus::Bus;
-use crate::domain::{Class, Cursor, Draft, Epoch, Seq};
+use crate::domain::{Class, Cursor, Draft, Epoch, Message, Seq};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::notification;
@@ -90,8 +91,10 @@ pub struct Publisher {
 struct Shared {
     settings: PublishSettings,
     requests: mpsc::Sender<Request>,
-    signals: mpsc::Sender<SignalRequest>,
+    /// To the loop that tells the other replicas. Full: 429.
+    signals: mpsc::Sender<Signals>,
     signal_bytes: Arc<Semaphore>,
+    log: Log,
     messages: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     /// Lanes that cannot reach the store. While there is one, publishers are told at once.
@@ -106,12 +109,6 @@ struct Request {
     answer: oneshot::Sender<Result<(Epoch, Vec<Placed>), PublishError>>,
     /// Its place in the intake, given back when it was answered.
     _place: (OwnedSemaphorePermit, OwnedSemaphorePermit),
-}
-
-/// Signals of one publisher, and their place in the queue, given back when they were sent.
-struct SignalRequest {
-    drafts: Vec<Draft>,
-    place: OwnedSemaphorePermit,
 }
 
 /// Whoever holds the intake takes everything queued, and passes it on when the order is decided.
@@ -134,6 +131,7 @@ pub fn publisher(
         requests,
         signals,
         signal_bytes: Arc::new(Semaphore::new(SIGNAL_BYTES_MAX)),
+        log: log.clone(),
         messages: Arc::new(Semaphore::new(settings.intake_messages_max)),
         bytes: Arc::new(Semaphore::new(settings.intake_bytes_max)),
         troubled: AtomicUsize::new(0),
@@ -142,7 +140,7 @@ pub fn publisher(
     let intake: Intake = Arc::new(Mutex::new(intake));
     let lane = |_| Lane::new(shared.clone(), intake.clone(), store.clone(), log.clone());
     let lanes = (0..lanes).map(lane).collect();
-    let signal_loop = SignalLoop::new(signal_drafts, log.clone(), bus);
+    let signal_loop = SignalLoop::new(signal_drafts, bus);
     (Publisher { shared }, lanes, signal_loop)
 }
 
@@ -177,7 +175,11 @@ impl Publisher {
         };
         let mut kept = self.commit(kept).await?.into_iter();
         if let Some((queue, place)) = place {
-            queue.send(SignalRequest { drafts: signals, place });
+            // The sessions of this replica wait for no bus.
+            let at = self.shared.log.now();
+            let message = |draft| Message::from_draft(draft, None, at);
+            self.shared.log.signal(&signals.iter().map(message).collect::<Vec<_>>());
+            queue.send(Signals { at, drafts: signals, place });
         }
         let signal = || Published { seq: None, cursor: None, duplicate: false };
         let each = |is_signal: bool| if is_signal { Some(signal()) } else { kept.next() };
@@ -187,7 +189,7 @@ impl Publisher {
     fn signal_place(
         &self,
         signals: &[Draft],
-    ) -> Result<(mpsc::Permit<'_, SignalRequest>, OwnedSemaphorePermit), PublishError> {
+    ) -> Result<(mpsc::Permit<'_, Signals>, OwnedSemaphorePermit), PublishError> {
         if let Some(large) = signals.iter().find(|draft| !notification::signal_fits(draft)) {
             return Err(PublishError::TooLarge(format!(
                 "the signal on {} has more than {} bytes as JSON with its kind and key, which a \

@@ -14,7 +14,6 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,7 +29,7 @@ use crate::domain::{Draft, Timestamp};
 use crate::metrics::BusMetrics;
 use crate::notification::{self, Notification};
 use crate::store::StoreError;
-use crate::store::postgres::connect::{Connector, TlsStream, classify};
+use crate::store::postgres::connect::{Connector, TlsStream, classify, drive};
 use crate::store::postgres::database::Database;
 use crate::store::postgres::query::{self, Params};
 
@@ -53,6 +52,8 @@ pub struct PostgresBus {
     silence: Duration,
     suspected: Notify,
     pulses: AtomicU64,
+    /// How often it has listened.
+    lives: AtomicU64,
     metrics: Arc<BusMetrics>,
 }
 
@@ -79,6 +80,7 @@ impl PostgresBus {
             silence,
             suspected: Notify::new(),
             pulses: AtomicU64::new(0),
+            lives: AtomicU64::new(0),
             metrics,
         }
     }
@@ -92,11 +94,18 @@ impl PostgresBus {
     ) -> Result<Ended, StoreError> {
         let (client, mut connection) = self.connector.connect_raw().await?;
         listen(&client, &mut connection).await?;
+        if self.lives.fetch_add(1, Ordering::Relaxed) > 0 {
+            self.metrics.reconnects.inc();
+        }
         let mut pulse = Pulse::new();
         pulse.start(self);
         loop {
+            // What has come first: while the log took nothing, the time of a pulse may have passed that
+            // is back already.
             let message = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(Ended::Stopped),
+                message = poll_fn(|cx| connection.poll_message(cx)) => message,
                 () = self.suspected.notified() => { pulse.start(self); continue; }
                 waited = pulse.wait(self.silence) => match waited {
                     Waited::Silence => { pulse.start(self); continue; }
@@ -104,7 +113,6 @@ impl PostgresBus {
                     Waited::Sent(Err(error)) => return Err(error),
                     Waited::Unheard => return Ok(Ended::Unheard),
                 },
-                message = poll_fn(|cx| connection.poll_message(cx)) => message,
             };
             match message {
                 None => return Ok(Ended::Lost("the server closed it".to_owned())),
@@ -210,7 +218,6 @@ impl Bus for PostgresBus {
                 () = stop.cancelled() => return,
                 () = sleep(pause) => {}
             }
-            self.metrics.reconnects.inc();
         }
     }
 
@@ -232,23 +239,9 @@ async fn listen(
     connection: &mut Connection<Socket, TlsStream>,
 ) -> Result<(), StoreError> {
     let text = format!("listen {}", notification::CHANNEL);
-    let mut listening = std::pin::pin!(client.batch_execute(&text));
-    let both = poll_fn(|cx: &mut Context<'_>| {
-        if let Poll::Ready(result) = listening.as_mut().poll(cx) {
-            return Poll::Ready(result);
-        }
-        // Notifications cannot come before LISTEN has been answered; notices are of no interest.
-        while let Poll::Ready(message) = connection.poll_message(cx) {
-            match message {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => break,
-            }
-        }
-        listening.as_mut().poll(cx)
-    });
+    let both = drive(connection, client.batch_execute(&text));
     match timeout(PULSE_TIMEOUT * 2, both).await {
-        Ok(result) => result.map_err(|error| classify(&error)),
+        Ok(result) => result,
         Err(_) => Err(StoreError::Unavailable("LISTEN was not answered".to_owned())),
     }
 }

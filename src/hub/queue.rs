@@ -9,8 +9,9 @@
 //! events and states, it only notes the highest that passed by, and the session reads them from the
 //! log at the pace of its socket. What already waits stays and is sent first.
 //!
-//! Making room looks at the whole queue, so it must free a quarter of it, or the session goes
-//! behind: otherwise every further message would look at the whole queue again.
+//! Making room looks at the whole queue, so it must free a quarter of it, or the queue is `crowded`
+//! until something is taken from it: then signals are dropped at once and the first message with a
+//! seq sends the session behind, since every one of them would look at the whole queue again.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -49,7 +50,11 @@ struct State {
     waiting: [VecDeque<Arc<Frame>>; 3],
     messages: usize,
     bytes: usize,
+    /// How many of the waiting ones have a seq.
+    kept: usize,
     behind: bool,
+    /// Making room did not free a quarter, and nothing was taken since.
+    crowded: bool,
     /// The highest seq that passed by while behind.
     missed: Seq,
     /// The highest seq that was taken in, or that the reader has read.
@@ -74,11 +79,13 @@ pub struct End {
     pub gaps: Vec<(Topic, u64)>,
     /// The log began a new life; what was taken in the same call belongs to that one.
     pub reset: Option<Cursor>,
-    /// Everything due at or below this has been taken. `None` when frames still wait.
+    /// Everything due at or below this has been taken. `None` when frames with a seq still wait.
     pub settled: Option<Seq>,
-    /// Nothing waits, and the session must read on from the log. Told together with the rest:
-    /// asked a moment later, frames might have come in between.
+    /// Nothing with a seq waits, and the session must read on from the log. Told together with the
+    /// rest: asked a moment later, frames might have come in between.
     pub behind: bool,
+    /// Something still waits.
+    pub more: bool,
 }
 
 impl Queue {
@@ -87,7 +94,9 @@ impl Queue {
             waiting: Default::default(),
             messages: 0,
             bytes: 0,
+            kept: 0,
             behind: true,
+            crowded: false,
             missed: Seq::ZERO,
             last: Seq::ZERO,
             round: 0,
@@ -123,10 +132,11 @@ impl Queue {
         } else {
             state.round = round;
         }
-        if !state.fits(frame, self.settings) {
+        if !state.crowded && !state.fits(frame, self.settings) {
             self.make_room(&mut state);
+            state.crowded = !state.is_roomy(self.settings) || !state.fits(frame, self.settings);
         }
-        let fits = state.fits(frame, self.settings);
+        let fits = !state.crowded && state.fits(frame, self.settings);
         match frame.seq {
             Some(seq) if !fits => {
                 self.metrics.behind.inc();
@@ -137,6 +147,7 @@ impl Queue {
             seq => {
                 state.last = seq.unwrap_or(state.last);
                 state.messages += 1;
+                state.kept += usize::from(seq.is_some());
                 state.bytes += frame.weight_bytes();
                 state.waiting[frame.priority as usize].push_back(frame.clone());
             }
@@ -148,6 +159,7 @@ impl Queue {
     /// Up to so many waiting frames, by priority, within one by seq.
     pub fn take(&self, taken: &mut Vec<Taken>, messages_max: usize, bytes_max: usize) -> End {
         let mut state = self.state.lock();
+        state.crowded = false;
         let mut bytes = 0;
         while taken.len() < messages_max && bytes < bytes_max {
             let Some(frame) = state.pop() else { break };
@@ -161,8 +173,9 @@ impl Queue {
         End {
             gaps: std::mem::take(&mut state.gaps),
             reset: state.reset.take(),
-            settled: (state.messages == 0).then_some(state.last),
-            behind: state.behind && state.messages == 0,
+            settled: (state.kept == 0).then_some(state.last),
+            behind: state.behind && state.kept == 0,
+            more: state.messages > 0,
         }
     }
 
@@ -184,15 +197,17 @@ impl Queue {
         self.state.lock().behind
     }
 
-    /// Live, and nothing waits.
+    /// Live, and nothing waits that a cursor would skip.
     pub fn is_idle(&self) -> bool {
         let state = self.state.lock();
-        !state.behind && state.messages == 0 && state.reset.is_none()
+        !state.behind && state.kept == 0 && state.reset.is_none()
     }
 
     /// Forgets waiting frames that the session no longer wants.
     pub fn purge(&self, keep: impl Fn(&Frame) -> bool) {
-        self.state.lock().retain(|frame| keep(frame));
+        let mut state = self.state.lock();
+        state.retain(|frame| keep(frame));
+        state.crowded = false;
     }
 
     /// Resolves when there may be something to take or to read. Cancel-safe.
@@ -204,6 +219,7 @@ impl Queue {
     pub(super) fn reset(&self, cursor: Cursor) {
         let mut state = self.state.lock();
         state.retain(|frame| frame.seq.is_none());
+        state.crowded = false;
         state.behind = true;
         state.missed = Seq::ZERO;
         state.last = cursor.seq;
@@ -265,6 +281,7 @@ impl State {
     fn pop(&mut self) -> Option<Arc<Frame>> {
         let frame = self.waiting.iter_mut().find_map(VecDeque::pop_front)?;
         self.messages -= 1;
+        self.kept -= usize::from(frame.seq.is_some());
         self.bytes -= frame.weight_bytes();
         Some(frame)
     }
@@ -303,6 +320,7 @@ impl State {
     fn recount(&mut self) {
         let waiting = || self.waiting.iter().flatten();
         let bytes = waiting().map(|frame| frame.weight_bytes()).sum();
+        self.kept = waiting().filter(|frame| frame.seq.is_some()).count();
         (self.messages, self.bytes) = (waiting().count(), bytes);
     }
 

@@ -113,6 +113,29 @@ fn a_full_queue_keeps_the_newest_state_and_drops_signals_before_it_goes_behind()
 }
 
 #[test]
+fn a_queue_that_stays_crowded_is_looked_through_once() {
+    let hub = hub(QueueSettings { messages_max: 8, bytes_max: 1 << 20 });
+    let queue = live(&hub, &["*"]);
+    let signal = |key: u32| frame(0, "b", Class::Signal, &key.to_string(), Priority::Normal);
+    hub.deliver(&(1..=7).map(event).collect::<Vec<_>>());
+    // The first one fits. The second one makes room for itself alone, so it is dropped with it, and
+    // so are all that follow, without another look.
+    hub.deliver(&(1..=100).map(signal).collect::<Vec<_>>());
+    let (taken, end) = take(&queue);
+    assert_eq!(seqs(&taken), (1..=7).collect::<Vec<_>>());
+    assert_eq!(end.gaps[0].1, 100);
+    // Once something was taken there is room again.
+    hub.deliver(&[signal(1), event(8)]);
+    assert_eq!(seqs(&take(&queue).0), [0, 8]);
+    // Crowded, a message with a seq is read from the log, though one would fit.
+    hub.deliver(&(9..=15).map(event).collect::<Vec<_>>());
+    hub.deliver(&[signal(1), signal(2), event(16)]);
+    let (taken, end) = take(&queue);
+    assert_eq!(seqs(&taken), (9..=15).collect::<Vec<_>>());
+    assert!(end.behind && end.settled == Seq::new(15));
+}
+
+#[test]
 fn a_queue_is_bounded_in_bytes_and_counts_gaps_of_few_topics() {
     let weight = event(1).weight_bytes();
     let hub = hub(QueueSettings { messages_max: 1_000, bytes_max: weight * 3 });
@@ -246,6 +269,29 @@ proptest! {
             prop_assert!(newest.get(&key).is_some_and(|had| *had >= seq) || had.contains(&seq), "{:?}", key);
         }
     }
+}
+
+#[test]
+fn signals_of_two_callers_are_each_delivered_once_or_counted() {
+    const SIGNALS: usize = 5_000;
+    let hub = hub(QueueSettings { messages_max: 1_000_000, bytes_max: 1 << 30 });
+    // Two patterns, so that every signal comes to the queue twice.
+    let queue = live(&hub, &["a", "a*"]);
+    std::thread::scope(|scope| {
+        for caller in 0..4 {
+            let hub = hub.clone();
+            scope.spawn(move || {
+                for number in 0..SIGNALS {
+                    let key = format!("{caller}/{number}");
+                    hub.deliver(&[frame(0, "a", Class::Signal, &key, Priority::Normal)]);
+                }
+            });
+        }
+    });
+    let (taken, end) = take(&queue);
+    let keys: std::collections::HashSet<_> =
+        taken.iter().map(|taken| taken.frame.key.clone()).collect();
+    assert_eq!((taken.len(), keys.len(), end.gaps.len()), (4 * SIGNALS, 4 * SIGNALS, 0));
 }
 
 #[test]

@@ -10,13 +10,19 @@ use crate::notification::Announcement;
 /// How many announcements wait for those before them; with more, only how far they reach is kept.
 const WAITING_MAX: usize = 256;
 
+/// What the messages that wait may weigh; with more, ranges are kept without them, and are read.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+
 #[derive(Debug, Default)]
 pub struct Order {
     applied: Seq,
-    /// Everything up to here is durable.
+    /// Everything up to here is durable, if what was heard is true.
     durable: Seq,
+    /// Up to here that is certain: a barrier of this replica was behind it.
+    certain: Seq,
     /// What was announced beyond the position, by first seq.
     waiting: BTreeMap<Seq, (Seq, Option<Vec<Message>>)>,
+    waiting_bytes: usize,
 }
 
 /// What to do now.
@@ -35,28 +41,47 @@ pub enum Step {
 
 impl Order {
     pub fn new(applied: Seq) -> Order {
-        Order { applied, durable: applied, waiting: BTreeMap::new() }
+        Order { applied, durable: applied, certain: applied, ..Order::default() }
     }
 
     pub fn applied(&self) -> Seq {
         self.applied
     }
 
+    /// How far others say that the log is durable.
+    pub fn heard(&self) -> Seq {
+        self.durable
+    }
+
+    /// How far it was durable for certain; a log that ends before that was set back.
+    pub fn certain(&self) -> Seq {
+        self.certain.max(self.applied)
+    }
+
     pub fn announced(&mut self, announcement: Announcement) {
-        let Announcement { first, last, messages, .. } = announcement;
-        self.durable(last);
+        let Announcement { first, last, mut messages, .. } = announcement;
+        self.durable = self.durable.max(last);
         if last <= self.applied {
             return;
         }
         if self.waiting.len() >= WAITING_MAX {
-            self.waiting.clear();
+            self.forget();
             return;
         }
-        self.waiting.insert(first, (last, messages));
+        let bytes = weight_bytes(messages.as_deref());
+        // What comes next does not wait.
+        if first > self.applied.next() && self.waiting_bytes + bytes > WAITING_BYTES_MAX {
+            messages = None;
+        }
+        self.waiting_bytes += weight_bytes(messages.as_deref());
+        if let Some((_, replaced)) = self.waiting.insert(first, (last, messages)) {
+            self.waiting_bytes -= weight_bytes(replaced.as_deref());
+        }
     }
 
-    /// Everything up to here is durable, whoever said so.
-    pub fn durable(&mut self, until: Seq) {
+    /// A barrier of this replica was behind this.
+    pub fn vouched(&mut self, until: Seq) {
+        self.certain = self.certain.max(until);
         self.durable = self.durable.max(until);
     }
 
@@ -65,10 +90,27 @@ impl Order {
         self.durable <= self.applied
     }
 
+    /// What was heard and not applied may no longer be so.
+    pub fn doubt(&mut self) {
+        self.forget();
+        self.durable = self.certain();
+    }
+
+    /// The log ends here, whatever was heard.
+    pub fn lower(&mut self, head: Seq) {
+        self.forget();
+        self.durable = head.max(self.certain());
+    }
+
+    fn forget(&mut self) {
+        self.waiting.clear();
+        self.waiting_bytes = 0;
+    }
+
     pub fn step(&mut self) -> Step {
         loop {
             if self.is_at_rest() {
-                self.waiting.clear();
+                self.forget();
                 return Step::Rest;
             }
             let Some(entry) = self.waiting.first_entry() else {
@@ -79,6 +121,7 @@ impl Order {
                 return Step::Hole { until: first.previous() };
             }
             let (last, messages) = entry.remove();
+            self.waiting_bytes -= weight_bytes(messages.as_deref());
             match messages {
                 _ if last <= self.applied => {}
                 None => return Step::Read { until: last },
@@ -96,8 +139,16 @@ impl Order {
     }
 }
 
+fn weight_bytes(messages: Option<&[Message]>) -> usize {
+    const MESSAGE_BYTES: usize = 128;
+    let weight = |message: &Message| MESSAGE_BYTES + message.data.len();
+    messages.map_or(0, |messages| messages.iter().map(weight).sum())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -151,7 +202,7 @@ mod tests {
         order.announced(announcement(11, 20, false));
         assert_eq!(order.step(), Step::Read { until: seq(20) });
         let mut order = Order::new(seq(10));
-        order.durable(seq(15));
+        order.vouched(seq(15));
         assert_eq!(order.step(), Step::Read { until: seq(15) });
     }
 
@@ -163,6 +214,35 @@ mod tests {
         }
         assert!(order.waiting.len() <= WAITING_MAX);
         assert_eq!(order.durable, seq(10 + 999 * 2));
+    }
+
+    #[test]
+    fn what_waits_is_bounded_in_bytes() {
+        let mut order = Order::new(seq(0));
+        let large: Arc<str> = "x".repeat(1 << 20).into();
+        for number in 0..100 {
+            let mut made = announcement(10 + number, 10 + number, true);
+            made.messages.as_mut().unwrap()[0].data = large.clone();
+            order.announced(made);
+        }
+        assert!(order.waiting_bytes <= WAITING_BYTES_MAX);
+        assert_eq!(order.waiting.len(), 100, "how far they reach is kept");
+        // What comes next is applied, however large.
+        order.advanced(seq(9));
+        assert!(matches!(order.step(), Step::Apply(_)));
+        order.doubt();
+        assert_eq!((order.waiting_bytes, order.heard()), (0, seq(9)));
+    }
+
+    #[test]
+    fn what_was_heard_is_given_up_when_the_log_ends_before_it() {
+        let mut order = Order::new(seq(10));
+        order.announced(announcement(1, Seq::MAX.get(), false));
+        assert_eq!(order.step(), Step::Read { until: Seq::MAX });
+        order.vouched(seq(12));
+        order.lower(seq(11));
+        assert_eq!((order.heard(), order.certain()), (seq(12), seq(12)), "it is certain up to 12");
+        assert_eq!(order.step(), Step::Read { until: seq(12) });
     }
 
     proptest! {

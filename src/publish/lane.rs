@@ -177,6 +177,13 @@ impl Lane {
     async fn done(&self, requests: Vec<Request>, drafts: &[Draft], appended: &Appended) {
         self.shared.metrics.publish.batch_messages.observe(drafts.len() as f64);
         let fresh = appended.fresh();
+        let mut placed = appended.placed.iter().copied();
+        for request in requests {
+            let own = placed.by_ref().take(request.drafts.len()).collect();
+            // Whoever has gone away in the meantime does not want to know.
+            let _ = request.answer.send(Ok((appended.epoch.clone(), own)));
+        }
+        // After the answers: the log may be busy, and nobody waits for it.
         if fresh > 0 {
             let announcement = Announcement {
                 epoch: appended.epoch.clone(),
@@ -185,12 +192,6 @@ impl Lane {
                 messages: Some(appended.messages(drafts)),
             };
             self.log.announce_own(announcement).await;
-        }
-        let mut placed = appended.placed.iter().copied();
-        for request in requests {
-            let own = placed.by_ref().take(request.drafts.len()).collect();
-            // Whoever has gone away in the meantime does not want to know.
-            let _ = request.answer.send(Ok((appended.epoch.clone(), own)));
         }
     }
 }

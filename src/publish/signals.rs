@@ -1,60 +1,57 @@
-//! Sends signals: to the sessions of this replica at once, to the other replicas in batches.
+//! Sends signals to the other replicas, in batches. The sessions of this replica have them by then:
+//! they wait for no bus.
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::SignalRequest;
 use crate::bus::Bus;
-use crate::domain::{Draft, Message};
-use crate::log::Log;
+use crate::domain::{Draft, Timestamp};
 
 /// How many signals one statement carries.
 const BATCH_MAX: usize = 1_000;
 
+/// Signals of one publisher, when they were handed out here, and their place in the queue, given
+/// back when they were sent.
+pub(super) struct Signals {
+    pub at: Timestamp,
+    pub drafts: Vec<Draft>,
+    pub place: OwnedSemaphorePermit,
+}
+
 pub struct SignalLoop {
-    requests: mpsc::Receiver<SignalRequest>,
-    log: Log,
+    signals: mpsc::Receiver<Signals>,
     bus: Arc<dyn Bus>,
 }
 
 impl SignalLoop {
-    pub(super) fn new(
-        requests: mpsc::Receiver<SignalRequest>,
-        log: Log,
-        bus: Arc<dyn Bus>,
-    ) -> SignalLoop {
-        SignalLoop { requests, log, bus }
+    pub(super) fn new(signals: mpsc::Receiver<Signals>, bus: Arc<dyn Bus>) -> SignalLoop {
+        SignalLoop { signals, bus }
     }
 
     pub async fn run(&mut self, stop: &CancellationToken) {
         loop {
-            let SignalRequest { drafts: mut batch, place } = tokio::select! {
+            let Signals { mut at, mut drafts, place } = tokio::select! {
                 () = stop.cancelled() => return,
-                request = self.requests.recv() => match request {
-                    Some(request) => request,
+                signals = self.signals.recv() => match signals {
+                    Some(signals) => signals,
                     None => return,
                 }
             };
             let mut places = vec![place];
-            while batch.len() < BATCH_MAX
-                && let Ok(more) = self.requests.try_recv()
+            while drafts.len() < BATCH_MAX
+                && let Ok(more) = self.signals.try_recv()
             {
-                batch.extend(more.drafts);
+                at = more.at;
+                drafts.extend(more.drafts);
                 places.push(more.place);
             }
-            self.send(&batch).await;
-        }
-    }
-
-    async fn send(&self, drafts: &[Draft]) {
-        let at = self.log.now();
-        let messages: Vec<Message> =
-            drafts.iter().map(|draft| Message::from_draft(draft, None, at)).collect();
-        self.log.signal(&messages);
-        if let Err(error) = self.bus.signal(drafts, at).await {
-            tracing::warn!(%error, signals = drafts.len(), "signals did not reach the other replicas");
+            if let Err(error) = self.bus.signal(&drafts, at).await {
+                let signals = drafts.len();
+                tracing::warn!(%error, signals, "signals did not reach the other replicas");
+            }
+            drop(places);
         }
     }
 }

@@ -7,6 +7,7 @@ mod clock;
 mod connection;
 mod crash;
 mod process;
+mod reader;
 mod restored;
 mod server;
 mod storm;

@@ -140,6 +140,7 @@ impl Client {
         match sent {
             Sent::Welcome(cursor) => self.welcome(cursor),
             Sent::Cursor(cursor) => self.give(cursor),
+            Sent::Pong => {}
             Sent::Subscribed { pattern, replay, from } => {
                 self.subscribed(&pattern, replay.as_ref(), from);
             }

@@ -1,7 +1,7 @@
 //! A store that one replica cannot reach, or reaches late, or whose answers it loses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +10,9 @@ use tidings::store::{
     Appended, Found, Head, LogStore, LogWriter, Mark, Page, Relayed, StoreError, Turn, Upkeep,
 };
 use tokio::sync::{oneshot, watch};
+
+/// What a loop says that was made to panic.
+const MEANT: &str = "this was meant to happen";
 
 /// The switches of one replica. Written by the world, read by what the replica was given.
 #[derive(Clone)]
@@ -21,6 +24,14 @@ struct Switches {
     store_cut: watch::Sender<bool>,
     bus_cut: watch::Sender<bool>,
     delay_ms: AtomicU64,
+    /// How many reads of sessions have begun.
+    reads: AtomicUsize,
+    /// How many reads of the loop that applies the log have begun.
+    ranges: AtomicUsize,
+    /// Whether the rows of such reads are missing.
+    rows_lost: AtomicBool,
+    /// How many barriers panic, and the loop that awaits them with them.
+    panics: AtomicUsize,
     answers_lost: AtomicUsize,
     news_lost: AtomicUsize,
     news_doubled: AtomicUsize,
@@ -33,6 +44,10 @@ impl Default for Faults {
             store_cut: watch::Sender::new(false),
             bus_cut: watch::Sender::new(false),
             delay_ms: AtomicU64::new(0),
+            reads: AtomicUsize::new(0),
+            ranges: AtomicUsize::new(0),
+            rows_lost: AtomicBool::new(false),
+            panics: AtomicUsize::new(0),
             answers_lost: AtomicUsize::new(0),
             news_lost: AtomicUsize::new(0),
             news_doubled: AtomicUsize::new(0),
@@ -79,6 +94,22 @@ impl Faults {
         self.shared.news_late.fetch_add(count, Ordering::Relaxed);
     }
 
+    pub fn reads(&self) -> usize {
+        self.shared.reads.load(Ordering::Relaxed)
+    }
+
+    pub fn ranges(&self) -> usize {
+        self.shared.ranges.load(Ordering::Relaxed)
+    }
+
+    pub fn lose_rows(&self, lost: bool) {
+        self.shared.rows_lost.store(lost, Ordering::Relaxed);
+    }
+
+    pub fn panic(&self) {
+        self.shared.panics.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub fn heal(&self) {
         let switches = &self.shared;
         switches.delay_ms.store(0, Ordering::Relaxed);
@@ -87,6 +118,7 @@ impl Faults {
             &switches.news_lost,
             &switches.news_doubled,
             &switches.news_late,
+            &switches.panics,
         ] {
             count.store(0, Ordering::Relaxed);
         }
@@ -152,11 +184,20 @@ impl LogStore for FaultyStore {
     }
 
     async fn barrier(&self) -> Result<(), StoreError> {
+        if taken(&self.faults.shared.panics) {
+            // Without the hook, which would print it.
+            std::panic::resume_unwind(Box::new(MEANT));
+        }
         self.faults.reach(self.store.barrier()).await
     }
 
     async fn range(&self, after: Seq, until: Seq, page: Page) -> Result<Found, StoreError> {
-        self.faults.reach(self.store.range(after, until, page)).await
+        self.faults.shared.ranges.fetch_add(1, Ordering::Relaxed);
+        let mut found = self.faults.reach(self.store.range(after, until, page)).await?;
+        if self.faults.shared.rows_lost.load(Ordering::Relaxed) {
+            found.messages.clear();
+        }
+        Ok(found)
     }
 
     async fn matching(
@@ -166,6 +207,7 @@ impl LogStore for FaultyStore {
         until: Seq,
         page: Page,
     ) -> Result<Found, StoreError> {
+        self.faults.shared.reads.fetch_add(1, Ordering::Relaxed);
         self.faults.reach(self.store.matching(patterns, after, until, page)).await
     }
 

@@ -58,6 +58,10 @@ pub enum Op {
         client: usize,
         pattern: usize,
     },
+    /// Calls its session away from whatever it does.
+    Ping {
+        client: usize,
+    },
     /// It reads so many milliseconds apart from here on; 0 is as fast as it can.
     Slow {
         client: usize,
@@ -110,6 +114,10 @@ pub enum Op {
     LateNews {
         at: usize,
         count: usize,
+    },
+    /// The loop that applies its log panics at its next barrier, and is started again.
+    Panic {
+        at: usize,
     },
     /// Somebody else takes its writer slots and writes.
     StealSlots {
@@ -196,7 +204,8 @@ fn operation(seeded: &mut Seeded, trust: Trust) -> Op {
     match seeded.below(100) {
         0..31 => publish(seeded, at),
         31..34 => Op::PublishFromSql { topic: seeded.below(TOPICS.len()), count },
-        34..50 => {
+        34..36 => Op::Ping { client },
+        36..50 => {
             // Mostly too short for anything to end, at times long enough for everything.
             let ms = [0, 1, 2, 3, 5, 10, 20, 50, 300, 2_500][seeded.below(10)];
             Op::Advance { ms }
@@ -205,11 +214,13 @@ fn operation(seeded: &mut Seeded, trust: Trust) -> Op {
         58..62 => Op::Disconnect { client },
         62..67 => Op::Subscribe { client, pattern, replay: !seeded.one_in(3) },
         67..69 => Op::Unsubscribe { client, pattern },
-        69..72 => Op::Stall { client },
+        69 => Op::Ping { client },
+        70..72 => Op::Stall { client },
         72..76 => Op::Slow { client, ms: [0, 0, 1, 5][seeded.below(4)] },
         76..79 => Op::Kill { at },
         79 => Op::Stop { at },
-        80..84 => Op::Start { at },
+        80..83 => Op::Start { at },
+        83 => Op::Panic { at },
         84 => Op::CutStore { at },
         85 => Op::SlowStore { at, ms: 1 + seeded.next() % 30 },
         86..88 => Op::CutBus { at },

@@ -26,6 +26,7 @@ pub enum Sent {
     Welcome(Cursor),
     Item(Item),
     Cursor(Cursor),
+    Pong,
     /// The answer to `subscribe`; without a cursor, what comes after `from` is due.
     Subscribed {
         pattern: Pattern,
@@ -37,8 +38,13 @@ pub enum Sent {
 /// What a client asks for.
 #[derive(Debug, Clone)]
 pub enum Ask {
-    Subscribe { pattern: Pattern, replay: Option<Cursor> },
+    Subscribe {
+        pattern: Pattern,
+        replay: Option<Cursor>,
+    },
     Unsubscribe(Pattern),
+    /// Wants nothing but an answer, in the middle of whatever there is.
+    Ping,
 }
 
 /// What a client comes with.
@@ -102,6 +108,7 @@ async fn open(log: &Log, hub: &Hub, hello: Hello, socket: &mpsc::Sender<Sent>) -
 
 async fn perform(ask: Ask, feed: &mut Feed, log: &Log, socket: &mpsc::Sender<Sent>) -> bool {
     match ask {
+        Ask::Ping => socket.send(Sent::Pong).await.is_ok(),
         Ask::Unsubscribe(pattern) => {
             feed.unsubscribe(&pattern);
             true

@@ -96,6 +96,7 @@ impl World {
             Op::Disconnect { client } => self.lines[client] = None,
             Op::Subscribe { client, pattern, replay } => self.subscribe(client, pattern, replay),
             Op::Unsubscribe { client, pattern } => self.unsubscribe(client, pattern),
+            Op::Ping { client } => self.ask(client, Ask::Ping),
             Op::Slow { client, ms } => drop(self.paces[client].send_replace(Some(ms))),
             Op::Stall { client } => drop(self.paces[client].send_replace(None)),
             Op::Kill { at } => self.kill(at).await,
@@ -109,6 +110,7 @@ impl World {
             Op::LoseNews { at, count } => self.faults[at].lose_news(count),
             Op::DoubleNews { at, count } => self.faults[at].double_news(count),
             Op::LateNews { at, count } => self.faults[at].late_news(count),
+            Op::Panic { at } => self.panic(at),
             Op::StealSlots { at } => self.steal(at).await,
             Op::RenewEpoch => self.backend.renew_epoch().await,
             Op::CrashStore => self.backend.crash().await,
@@ -153,6 +155,13 @@ impl World {
         self.cut_lines(at);
         if let Some(replica) = self.replicas[at].take() {
             self.wrongs.extend(replica.stop().await);
+        }
+    }
+
+    fn panic(&mut self, at: usize) {
+        if let Some(replica) = &mut self.replicas[at] {
+            replica.may_panic = true;
+            self.faults[at].panic();
         }
     }
 

@@ -4,7 +4,6 @@
 //! gives the connection that listens to somebody else.
 
 use std::future::poll_fn;
-use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
@@ -13,7 +12,7 @@ use tokio_postgres::{AsyncMessage, Client, Connection, Socket};
 use super::finding::Finding;
 use super::millis;
 use crate::store::StoreError;
-use crate::store::postgres::connect::{Connector, TlsStream, classify};
+use crate::store::postgres::connect::{Connector, TlsStream, classify, drive};
 
 /// A channel of its own: replicas that run have no business with it.
 const CHANNEL: &str = "tidings_doctor";
@@ -101,26 +100,4 @@ async fn round_trip(
         }
     };
     tokio::try_join!(sent, heard).map(drop)
-}
-
-/// Waits for an answer while driving the connection that it comes over.
-async fn drive(
-    connection: &mut Listening,
-    question: impl Future<Output = Result<(), tokio_postgres::Error>>,
-) -> Result<(), StoreError> {
-    let mut question = std::pin::pin!(question);
-    let both = poll_fn(|cx| {
-        if let Poll::Ready(result) = question.as_mut().poll(cx) {
-            return Poll::Ready(result);
-        }
-        while let Poll::Ready(message) = connection.poll_message(cx) {
-            match message {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(error)),
-                None => break,
-            }
-        }
-        question.as_mut().poll(cx)
-    });
-    both.await.map_err(|error| classify(&error))
 }

@@ -1,6 +1,8 @@
 //! Connections to Postgres, with or without TLS.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_postgres::tls::MakeTlsConnect;
@@ -65,6 +67,29 @@ impl Connector {
             Err(_) => Err(StoreError::Unavailable("connecting took too long".to_owned())),
         }
     }
+}
+
+/// Waits for an answer while driving the connection that it comes over, as the first thing that is
+/// asked on it: notifications would be lost.
+pub async fn drive(
+    connection: &mut Connection<Socket, TlsStream>,
+    question: impl Future<Output = Result<(), tokio_postgres::Error>>,
+) -> Result<(), StoreError> {
+    let mut question = std::pin::pin!(question);
+    let both = poll_fn(|cx| {
+        if let Poll::Ready(result) = question.as_mut().poll(cx) {
+            return Poll::Ready(result);
+        }
+        while let Poll::Ready(message) = connection.poll_message(cx) {
+            match message {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => break,
+            }
+        }
+        question.as_mut().poll(cx)
+    });
+    both.await.map_err(|error| classify(&error))
 }
 
 /// Tells the server to give up what it does for a client that no longer waits for it. Closing the

@@ -8,6 +8,7 @@ use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime,
     TimeoutType,
 };
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
@@ -92,28 +93,30 @@ impl Database {
         self.prepare.store(false, Ordering::Relaxed);
     }
 
-    /// Runs a statement on a connection of the pool.
+    /// Runs a statement on a connection of the pool. A statement that takes too long, or whose
+    /// caller goes away, is cancelled: nobody is given a connection that still works for another.
     pub async fn rows(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, StoreError> {
         let connection = self.pool.get().await.map_err(|error| self.unavailable(&error))?;
+        let busy = Busy { database: self, connection: Some(connection) };
         let asked = Instant::now();
-        let answer = timeout(self.statement_timeout, self.run(&connection, query, params)).await;
+        let answer = timeout(self.statement_timeout, self.run(&busy, query, params)).await;
         self.answered(query, asked.elapsed(), matches!(answer, Ok(Ok(_))));
         match answer {
-            Ok(Ok(rows)) => Ok(rows),
+            Ok(Ok(rows)) => {
+                drop(busy.free());
+                Ok(rows)
+            }
             Ok(Err(error)) => {
+                let connection = busy.free();
                 let error = classify(&error);
                 // After a failover or a shutdown the connection may look alive and be of no use.
                 if matches!(error, StoreError::Unavailable(_)) {
-                    drop(Object::take(connection));
+                    drop(connection.map(Object::take));
                 }
                 tracing::debug!(query = query.name, %error, "a statement failed");
                 Err(error)
             }
-            Err(_) => {
-                let client = Object::take(connection);
-                give_up(&client, self.connector.tls()).await;
-                Err(StoreError::Unavailable(format!("{} took too long", query.name)))
-            }
+            Err(_) => Err(StoreError::Unavailable(format!("{} took too long", query.name))),
         }
     }
 
@@ -156,10 +159,11 @@ impl Database {
 
     async fn run(
         &self,
-        connection: &Object,
+        busy: &Busy<'_>,
         query: &Query,
         params: Params<'_>,
     ) -> Result<Vec<Row>, tokio_postgres::Error> {
+        let connection = busy.connection.as_ref().expect("it is held until it is freed");
         if self.prepares() {
             let prepared = connection.prepare_typed_cached(query.text, query.types).await;
             let result = match prepared {
@@ -172,6 +176,36 @@ impl Database {
             }
         }
         query_unnamed(connection, query, params).await
+    }
+}
+
+/// A connection of the pool while a statement runs on it.
+struct Busy<'a> {
+    database: &'a Database,
+    connection: Option<Object>,
+}
+
+impl Busy<'_> {
+    /// The statement was answered.
+    fn free(mut self) -> Option<Object> {
+        self.connection.take()
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        let client = Object::take(connection);
+        let tls = self.database.connector.tls();
+        // Without a runtime the process ends, and its connections with it.
+        if Handle::try_current().is_err() {
+            return;
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded in time, and whoever waited for the statement is gone"
+        )]
+        tokio::spawn(async move { give_up(&client, tls).await });
     }
 }
 

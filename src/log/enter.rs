@@ -1,4 +1,4 @@
-//! Where a replica stands in the log, and how it gets there when it starts.
+//! How the loop finds its place in the log: at the head, or where it was before it failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use crate::domain::{Cursor, Epoch, Message, Seq};
 use crate::frame::Frame;
 use crate::store::{Mark, Page, StoreError};
 
-/// How long to leave a store alone that could not be read.
-pub const RETRY: Duration = Duration::from_millis(200);
+/// How long to leave a store alone that could not be reached.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// How many messages a replica that starts takes into its ring, for the clients of the one it replaces.
 const WARM_MESSAGES: u64 = 4_096;
@@ -34,6 +34,8 @@ pub struct Place {
 pub async fn reach(shared: &Shared, stop: &CancellationToken) -> Option<Place> {
     // The loop was restarted: sessions hold cursors, so it goes on where it was.
     if let Some(position) = shared.ring.read().as_ref().map(Ring::position) {
+        // The ring is filled before the hub: what lies between, sessions have to read.
+        shared.hub.skip(position.seq);
         let order = Order::new(position.seq);
         return Some(Place { epoch: position.epoch, order, mark: None });
     }
@@ -44,7 +46,7 @@ pub async fn reach(shared: &Shared, stop: &CancellationToken) -> Option<Place> {
         }
         tokio::select! {
             () = stop.cancelled() => return None,
-            () = sleep_until(Instant::now() + RETRY * 5) => {}
+            () = sleep_until(Instant::now() + RETRY) => {}
         }
     }
 }
@@ -82,7 +84,9 @@ pub fn mark_of(message: &Message) -> Mark {
 pub fn complete(after: Seq, messages: &[Message], read_to: Seq) -> Result<Seq, StoreError> {
     let expected = after.next().get()..=read_to.get();
     let found = messages.iter().filter_map(|message| message.seq).map(Seq::get);
-    if found.eq(expected) {
+    if read_to <= after {
+        Err(StoreError::Refused(format!("the log ends at {after}")))
+    } else if found.eq(expected) {
         Ok(read_to)
     } else {
         Err(StoreError::Refused(format!("the log has a gap between {after} and {read_to}")))
