@@ -103,7 +103,7 @@ async fn signals_that_find_no_room_are_counted(way: Way) {
         }
         assert!(received + dropped <= SENT, "{received} received and {dropped} dropped");
     }
-    assert!(gaps > 0 && received > 0, "{gaps} gaps and {received} signals");
+    assert!(gaps > 0, "all of {received} signals found room");
     let counted = replica.metric("tidings_hub_dropped_signals_total").await;
     assert_eq!(counted, dropped as u64);
 }
