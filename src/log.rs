@@ -14,13 +14,13 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, broadcast, mpsc, watch};
 
 pub use self::apply::LogLoop;
 use self::ring::Ring;
 use crate::bus::BusState;
 use crate::clock::Clock;
-use crate::domain::{Cursor, Epoch, Message, PatternSet, Seq, Timestamp};
+use crate::domain::{Cursor, Epoch, Message, PatternSet, Seq, TaskId, Timestamp};
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -29,6 +29,9 @@ use crate::store::{LogStore, Page, StoreError};
 
 /// How many frames of the ring one read looks at before it lets others have the processor.
 const RING_SCAN_MAX: usize = 8_192;
+
+/// How many hints about tasks wait for somebody to take them.
+const STIRRED_MAX: usize = 1_024;
 
 #[derive(Debug, Clone, Copy)]
 pub struct LogSettings {
@@ -65,6 +68,8 @@ struct Shared {
     wake: mpsc::Sender<()>,
     /// Hints for the relay, which come over the same wire.
     outbox_filled: Notify,
+    /// Hints for those who work on tasks. Full: the oldest are lost, and whoever lost some looks at all.
+    tasks_stirred: broadcast::Sender<TaskId>,
 }
 
 /// What a session read.
@@ -104,6 +109,7 @@ impl Log {
             state: watch::Sender::new(BusState::Down),
             wake,
             outbox_filled: Notify::new(),
+            tasks_stirred: broadcast::Sender::new(STIRRED_MAX),
         });
         let log = Log { shared };
         (log.clone(), LogLoop::new(log, own_batches, woken))
@@ -151,6 +157,11 @@ impl Log {
     /// Resolves when a transaction that published from SQL has committed since the last call.
     pub async fn outbox_filled(&self) {
         self.shared.outbox_filled.notified().await;
+    }
+
+    /// Which tasks want to be looked at, from now on.
+    pub fn tasks_stirred(&self) -> broadcast::Receiver<TaskId> {
+        self.shared.tasks_stirred.subscribe()
     }
 
     /// Makes the loop look at the head now instead of at its next tick.

@@ -221,6 +221,8 @@ impl<'a> Runner<'a> {
             BusEvent::EpochRenewed => self.tick().await,
             BusEvent::Deaf(state) => self.set_state(state),
             BusEvent::OutboxFilled => self.shared.outbox_filled.notify_one(),
+            // Nobody may be waiting, and that is well: whoever works on tasks looks by itself, too.
+            BusEvent::TaskStirred(id) => drop(self.shared.tasks_stirred.send(id)),
         }
     }
 

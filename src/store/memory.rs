@@ -3,6 +3,8 @@
 //! Several replicas of one process may share one, which is how simulations run.
 //! What is kept is bounded in count and bytes; the oldest go first, and `head` says so.
 
+mod task;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -29,6 +31,8 @@ pub struct MemorySettings {
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    /// Taken before `state`, never after it.
+    tasks: Arc<Mutex<task::Books>>,
     clock: Clock,
     bus: MemoryBus,
     settings: MemorySettings,
@@ -83,7 +87,8 @@ impl MemoryStore {
             keys: HashMap::new(),
             keys_by_age: VecDeque::new(),
         };
-        MemoryStore { state: Arc::new(Mutex::new(state)), clock, bus, settings }
+        let tasks = Arc::default();
+        MemoryStore { state: Arc::new(Mutex::new(state)), tasks, clock, bus, settings }
     }
 
     fn append(&self, drafts: &[Draft]) -> Appended {

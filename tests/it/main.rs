@@ -10,3 +10,4 @@ mod outages;
 mod pooler;
 mod replicas;
 mod schema;
+mod task_contract;
