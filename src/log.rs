@@ -30,6 +30,10 @@ use crate::store::{LogStore, Page, StoreError};
 /// How many frames of the ring one read looks at before it lets others have the processor.
 const RING_SCAN_MAX: usize = 8_192;
 
+/// How often to look whether the position has reached a place: it is mostly there already.
+const REACH_PAUSE: Duration = Duration::from_millis(2);
+const REACH_PAUSE_MAX: Duration = Duration::from_millis(100);
+
 /// How many hints about tasks wait for somebody to take them.
 const STIRRED_MAX: usize = 1_024;
 
@@ -208,6 +212,22 @@ impl Log {
             // It cannot be known; the log will say so when it is back.
             Err(_) => true,
         }
+    }
+
+    /// The position, once it is at a seq that is known to exist. `None` if that takes too long.
+    pub async fn reached(&self, seq: Seq, within: Duration) -> Option<Cursor> {
+        let mut pause = REACH_PAUSE;
+        let reaching = async {
+            loop {
+                match self.position() {
+                    Some(position) if position.seq >= seq => return position,
+                    _ => self.wake(),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(REACH_PAUSE_MAX);
+            }
+        };
+        tokio::time::timeout(within, reaching).await.ok()
     }
 
     /// The place before the first message at or after a moment.

@@ -22,7 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("feed", &["domain", "frame", "hub", "log", "metrics", "store"]),
     ("publish", &["bus", "domain", "log", "metrics", "notification", "store"]),
     ("recovery", &["domain", "log", "metrics", "notification", "store"]),
-    ("tasks", &["clock", "domain", "log", "metrics", "store", "supervise"]),
+    ("tasks", &["domain", "log", "metrics", "notification", "store", "supervise"]),
     ("dsn", &[]),
     ("logging", &["config"]),
     ("config", &["domain", "dsn", "logging"]),

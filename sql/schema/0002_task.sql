@@ -363,6 +363,10 @@ begin
         end if;
     end if;
     before := own;
+    -- Nobody is to take up what is being cancelled.
+    if ending = 'release' and own.cancelling then
+        ending := 'finish';
+    end if;
     with finished as (
         update tidings.task_item i set status = u.outcome, error = u.error, attempt = own.attempt, finished_at = clock_timestamp()
         from unnest(names, outcomes, errors) u(name, outcome, error)

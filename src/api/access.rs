@@ -14,7 +14,8 @@ use super::Api;
 use super::error::Problem;
 use super::limits::OriginPolicy;
 use super::query::Query;
-use crate::domain::{Pattern, PatternSet, Principal};
+use crate::domain::{Pattern, PatternSet, Principal, TaskId};
+use crate::store::task::Snapshot;
 
 /// How long a browser may remember the answer to a preflight request; none remembers it longer.
 const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
@@ -69,25 +70,46 @@ impl Api {
     }
 
     /// The patterns that were asked for, if the principal may have them, and its own topics.
-    pub fn patterns(
+    pub async fn patterns(
         &self,
         principal: &Principal,
         wanted: Vec<Pattern>,
     ) -> Result<PatternSet, Problem> {
-        self.may_subscribe(principal, &wanted)?;
+        self.may_subscribe(principal, &wanted).await?;
         let own = principal.own_topics().into_iter().map(Pattern::Exact);
         let patterns: PatternSet = own.chain(wanted).collect();
         self.check_count(patterns.len())?;
         Ok(patterns)
     }
 
-    pub fn may_subscribe(&self, principal: &Principal, wanted: &[Pattern]) -> Result<(), Problem> {
-        match wanted.iter().find(|pattern| !principal.may_subscribe(pattern)) {
-            Some(pattern) => Err(Problem::forbidden(format!(
-                "the token does not allow to subscribe to {pattern}"
-            ))),
-            None => Ok(()),
+    /// What the token allows, and the tasks that belong to its user.
+    pub async fn may_subscribe(
+        &self,
+        principal: &Principal,
+        wanted: &[Pattern],
+    ) -> Result<(), Problem> {
+        for pattern in wanted.iter().filter(|pattern| !principal.may_subscribe(pattern)) {
+            if !self.owns(principal, pattern).await? {
+                let detail = format!("the token does not allow to subscribe to {pattern}");
+                return Err(Problem::forbidden(detail));
+            }
         }
+        Ok(())
+    }
+
+    async fn owns(&self, principal: &Principal, pattern: &Pattern) -> Result<bool, Problem> {
+        let (Some(user), Some(id)) = (&principal.user, task_of(pattern)) else { return Ok(false) };
+        let task = self.inner.tasks.get(&id).await?;
+        Ok(task.is_some_and(|task| task.owner.as_ref() == Some(user)))
+    }
+
+    /// How the tasks among these topics stand.
+    pub async fn snapshots(&self, wanted: &[Pattern]) -> Result<Vec<Snapshot>, Problem> {
+        let mut found = Vec::new();
+        for id in wanted.iter().filter_map(task_of) {
+            found.extend(self.inner.tasks.snapshot(&id).await?);
+        }
+        Ok(found)
     }
 
     pub fn check_count(&self, topics: usize) -> Result<(), Problem> {
@@ -96,6 +118,14 @@ impl Api {
             return Err(Problem::too_many(format!("a session has at most {max} topics")));
         }
         Ok(())
+    }
+}
+
+/// The task whose topic is asked for.
+pub fn task_of(pattern: &Pattern) -> Option<TaskId> {
+    match pattern {
+        Pattern::Exact(topic) => TaskId::of_topic(topic),
+        Pattern::Prefix(_) => None,
     }
 }
 

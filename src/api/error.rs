@@ -65,6 +65,14 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+    pub fn conflict(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, "conflict", detail)
+    }
+
+    pub fn no_task() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such task")
+    }
+
     pub fn gone(oldest: Cursor) -> Problem {
         let detail = "the cursor is no longer good: reload, and go on from the one given here";
         let cursor = Some(oldest);

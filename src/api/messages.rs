@@ -15,13 +15,20 @@ use super::error::Problem;
 use super::protocol::{PublishedAnswer, publish_body};
 use super::query::Query;
 use super::session::not_allowed;
-use crate::domain::{Cursor, PatternSet, Seq, Timestamp};
+use crate::domain::{Cursor, Pattern, PatternSet, Seq, Timestamp};
 use crate::frame::Frame;
 use crate::server::ConnectionGuard;
+use crate::store::task::Snapshot;
 use crate::store::{Page, StoreError};
 
 /// How many bytes of messages one page of history holds, at least one message.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
+
+/// How many messages a task may have had while it was read: a few a second.
+const HISTORY_TASK_MESSAGES: usize = 1_000;
+
+/// How long to wait for the log to reach what was read beside it.
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub async fn publish(
     State(api): State<Api>,
@@ -31,28 +38,8 @@ pub async fn publish(
 ) -> Result<Response, Problem> {
     let principal = api.principal(&headers, &mut query).await?;
     query.finish()?;
-    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
-        value.to_str().is_ok_and(|text| {
-            let essence = text.split(';').next().unwrap_or_default().trim();
-            // The second is what curl says of any body; the origin was checked, so no page hides behind it.
-            ["application/json", "application/x-www-form-urlencoded"]
-                .iter()
-                .any(|known| essence.eq_ignore_ascii_case(known))
-        })
-    });
-    if !is_json {
-        return Err(Problem::media_type());
-    }
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let max = api.inner.settings.body_bytes_max;
-            Problem::too_large(format!("a body has at most {max} bytes"))
-        }
-        _ => Problem::malformed("the body broke off"),
-    })?;
-    let text =
-        std::str::from_utf8(&body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
-    let drafts = publish_body(text, api.publish_limits(), &principal)?;
+    let text = api.json(&headers, body)?;
+    let drafts = publish_body(&text, api.publish_limits(), &principal)?;
     if let Some(draft) = drafts.iter().find(|draft| !principal.may_publish(&draft.topic)) {
         return Err(not_allowed(&draft.topic));
     }
@@ -94,11 +81,19 @@ pub async fn history(
         query.refuse("topic", "is missing: at least one");
     }
     query.finish()?;
-    api.may_subscribe(&principal, &wanted)?;
+    api.may_subscribe(&principal, &wanted).await?;
     api.check_count(wanted.len())?;
+    // Whoever begins with a task is told how it stands; whoever resumes has been.
+    let told = match (&after, &since) {
+        (None, None) => api.snapshots(&wanted).await?,
+        _ => Vec::new(),
+    };
     let patterns: PatternSet = wanted.into_iter().collect();
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut reader = Reader::begin(&api, patterns, after, since).await?;
+    if !told.is_empty() {
+        return Ok(reader.page_of_tasks(told).await?.answer());
+    }
     let mut page = reader.page(limit).await?;
     if page.frames.is_empty() && wait_s > 0 {
         let deadline = Instant::now() + Duration::from_secs(wait_s);
@@ -185,6 +180,26 @@ impl<'a> Reader<'a> {
                 return Ok(HistoryPage { frames, cursor: self.position.clone(), more });
             }
         }
+    }
+
+    /// Tasks as they stand, and what has followed meanwhile. Other topics begin where this ends.
+    async fn page_of_tasks(&mut self, told: Vec<Snapshot>) -> Result<HistoryPage, Problem> {
+        let log = &self.api.inner.log;
+        let furthest = told.iter().filter_map(|one| one.message.seq).max().unwrap_or_default();
+        // Another replica wrote it, and this one is about to apply it: a cursor before it would
+        // lead back.
+        self.position = log.reached(furthest, REACH_TIMEOUT).await.ok_or_else(|| {
+            Problem::unavailable("this replica has not reached the task's last message yet", 1)
+        })?;
+        let page = Page { messages_max: HISTORY_TASK_MESSAGES, bytes_max: HISTORY_BYTES_MAX };
+        let mut frames = Vec::new();
+        for one in told {
+            let from = one.message.seq.unwrap_or_default();
+            let own = [Pattern::Exact(one.message.topic.clone())].into_iter().collect();
+            frames.push(Arc::new(Frame::new(&one.message, &one.epoch)));
+            frames.extend(log.read(&own, from, self.position.seq, page).await?.frames);
+        }
+        Ok(HistoryPage { frames, cursor: self.position.clone(), more: false })
     }
 
     /// Waits for the first message. Registers first and reads then, so that none slips by.

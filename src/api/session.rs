@@ -1,18 +1,21 @@
 //! One connected client, without a socket: frames go in, replies and items come out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use super::Api;
+use super::access::task_of;
 use super::error::{Close, Problem};
 use super::limits::{FrameRate, Place};
 use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
     ok_frame, pong_frame, publish_message, welcome_frame,
 };
-use crate::domain::{Cursor, Pattern, Principal};
+use crate::domain::{Cursor, Pattern, Principal, TaskId};
 use crate::feed::{Feed, Start};
+use crate::frame::Frame;
 
 /// How long before its token expires a session is told.
 const EXPIRY_WARNING_S: i64 = 30;
@@ -55,10 +58,13 @@ impl Session {
         let user = principal.user.as_ref();
         let (all_max, user_max) = (settings.sessions_max, settings.sessions_per_user_max);
         let place = api.inner.limits.enter(user, all_max, user_max)?;
-        let (own, common): (Vec<_>, Vec<_>) =
-            wanted.into_iter().partition(|subscription| subscription.cursor.is_some());
+        let begins = cursor.is_none();
+        // Topics with a cursor of their own, and tasks that are begun with, come one by one.
+        let (own, common): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|subscription| {
+            subscription.cursor.is_some() || (begins && task_of(&subscription.pattern).is_some())
+        });
         let common = common.into_iter().map(|subscription| subscription.pattern).collect();
-        let patterns = api.patterns(&principal, common)?;
+        let patterns = api.patterns(&principal, common).await?;
         let start = cursor.map_or(Start::Now, Start::After);
         let feed = api.feed(patterns, start).await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
@@ -116,12 +122,30 @@ impl Session {
 
     async fn subscribe(&mut self, topics: Vec<Subscription>) -> Result<(), Problem> {
         let patterns: Vec<Pattern> = topics.iter().map(|topic| topic.pattern.clone()).collect();
-        self.api.may_subscribe(&self.principal, &patterns)?;
+        self.api.may_subscribe(&self.principal, &patterns).await?;
         let own = self.feed.patterns();
         let new = patterns.iter().filter(|pattern| !own.contains(pattern)).count();
         self.api.check_count(own.len() + new)?;
         for Subscription { pattern, cursor } in topics {
-            self.feed.subscribe(pattern, cursor.map_or(Start::Now, Start::After)).await?;
+            match (cursor, task_of(&pattern)) {
+                (None, Some(task)) => self.follow(pattern, &task).await?,
+                (cursor, _) => {
+                    let start = cursor.map_or(Start::Now, Start::After);
+                    self.feed.subscribe(pattern, start).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The task as it stands first, then what follows.
+    async fn follow(&mut self, pattern: Pattern, task: &TaskId) -> Result<(), Problem> {
+        match self.api.inner.tasks.snapshot(task).await? {
+            None => self.feed.subscribe(pattern, Start::Now).await?,
+            Some(snapshot) => {
+                let frame = Arc::new(Frame::new(&snapshot.message, &snapshot.epoch));
+                self.feed.follow(pattern, frame)?;
+            }
         }
         Ok(())
     }
@@ -146,7 +170,12 @@ impl Session {
         self.principal = principal;
         self.warned = false;
         for pattern in self.feed.patterns().to_vec() {
-            if !self.principal.may_subscribe(&pattern) {
+            if self
+                .api
+                .may_subscribe(&self.principal, std::slice::from_ref(&pattern))
+                .await
+                .is_err()
+            {
                 self.feed.unsubscribe(&pattern);
             }
         }

@@ -15,6 +15,7 @@ use crate::log::LogLoop;
 use crate::publish::{Lane, SignalLoop};
 use crate::recovery::Recovery;
 use crate::supervise::{Policy, Shutdown, Supervisor};
+use crate::tasks::Runner;
 
 /// How many events of the bus may wait for the log; with more the listener waits, and Postgres keeps them.
 const BUS_EVENTS_MAX: usize = 1_024;
@@ -31,6 +32,7 @@ pub struct Loops {
     pub lanes: Vec<Lane>,
     pub signals: SignalLoop,
     pub recovery: Recovery,
+    pub tasks: Runner,
     pub auth: Authenticator,
 }
 
@@ -56,6 +58,11 @@ impl Loops {
         when_ready(supervisor, "recovery", &ready, move |shutdown| {
             let recovery = recovery.clone();
             async move { recovery.lock().await.run(&shutdown.stopping).await }
+        });
+        let tasks = Arc::new(Mutex::new(self.tasks));
+        when_ready(supervisor, "tasks", &ready, move |shutdown| {
+            let tasks = tasks.clone();
+            async move { tasks.lock().await.run(&shutdown).await }
         });
         // These two answer publishers, with a refusal as long as the log cannot be written.
         for lane in self.lanes {

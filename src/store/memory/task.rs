@@ -258,6 +258,7 @@ impl TaskStore for MemoryStore {
                 }
                 entry.due_at = Some(later(now, report.lease));
             }
+            Ending::Release if entry.cancelling => entry.end(Rest::Cancelled, None, now),
             Ending::Release => {
                 entry.task.in_flight.clear();
                 entry.goes(TaskEvent::Release);
