@@ -53,9 +53,8 @@ pub struct ApiSettings {
     pub topics_per_session_max: usize,
     pub history_limit_max: usize,
     pub long_poll_max: Duration,
+    pub body_timeout: Duration,
     pub heartbeat: Duration,
-    /// How long a client may take nothing from its socket.
-    pub stall: Duration,
     /// Over how long the closes of a leaving replica are spread.
     pub drain: Duration,
     pub retention_s: u32,
@@ -129,16 +128,27 @@ impl Api {
             .fallback(error::not_found)
             .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))
             .layer(from_fn_with_state(self.clone(), access::check_origin))
-            .layer(access::cross_origin(self.inner.settings.origins.clone()))
+            // Outermost: a preflight has no route, and a refusal too is to be read by the page.
+            .layer(access::cors(&self.inner.settings.origins))
             .with_state(self.clone())
     }
 
-    /// Health and metrics, which may listen apart.
+    /// Health and metrics, where they listen apart.
     pub fn ops_router(&self) -> Router {
+        self.ops_routes().fallback(error::not_found)
+    }
+
+    /// Both under one address.
+    pub fn whole_router(&self) -> Router {
+        self.router().merge(self.ops_routes())
+    }
+
+    fn ops_routes(&self) -> Router {
         Router::new()
             .route("/livez", get(health::live))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(health::metrics))
+            .method_not_allowed_fallback(error::method_not_allowed)
             .with_state(self.clone())
     }
 }

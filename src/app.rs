@@ -1,6 +1,6 @@
 //! Puts the parts together into a running replica. Only here (and in tests) are implementations named.
 
-mod loops;
+pub mod loops;
 mod parts;
 mod signals;
 
@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use self::loops::Loops;
+use self::loops::{LogLoops, Loops};
 use self::parts::Backend;
+pub use self::parts::connector;
 use crate::api::limits::{Limits, OriginPolicy};
 use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
 use crate::auth::Authenticator;
@@ -111,9 +112,9 @@ impl Replica {
         });
 
         // The listener binds before the loops start: what fails at once should leave nothing behind.
-        let bounds = Bounds::from(&config.server);
+        let bounds = Bounds::new(&config.server, config.hub.stall);
         let (router, ops) = match config.server.ops_listen {
-            None => (api.router().merge(api.ops_router()), None),
+            None => (api.whole_router(), None),
             Some(address) => {
                 let ops = Server::bind(address, api.ops_router(), bounds, metrics.clone());
                 (api.router(), Some(ops.map_err(|reason| AppError::Listen { address, reason })?))
@@ -136,12 +137,16 @@ impl Replica {
         let loops = Loops {
             schema: backend.schema,
             schema_known,
+<<<<<<< HEAD
             bus: backend.bus,
             log: log_loop,
             lanes,
             signals,
             recovery,
             tasks: task_runner,
+=======
+            log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
+>>>>>>> main
             auth,
         };
         loops.start(&supervisor);
@@ -181,16 +186,25 @@ impl Replica {
     }
 }
 
-/// Runs a replica as a process: until a signal tells it to leave.
-pub async fn serve(config: &Config) -> Result<u8, AppError> {
+/// Runs a replica as a process: until a signal tells it to leave, or the end of its standard input
+/// if it hangs on that.
+///
+/// `listening` is told the address, once there is somebody to answer at it.
+pub async fn serve(
+    config: &Config,
+    hangs_on_stdin: bool,
+    listening: impl FnOnce(std::net::SocketAddr),
+) -> Result<u8, AppError> {
     let replica = Replica::start(config, Clock::system()).await?;
     tracing::info!(
         replica = config.replica.as_str(),
         address = %replica.address,
+        ops_address = replica.ops_address.map(tracing::field::display),
         mode = if config.postgres.database.is_some() { "postgres" } else { "memory" },
         "listening"
     );
-    let leave = signals::watch(replica.shutdown.clone());
+    listening(replica.address);
+    let leave = signals::watch(replica.shutdown.clone(), hangs_on_stdin);
     tokio::select! {
         code = replica.run() => Ok(code),
         code = leave => Ok(code),
@@ -246,8 +260,8 @@ fn api_settings(config: &Config) -> ApiSettings {
         topics_per_session_max: config.limits.topics_per_session_max,
         history_limit_max: config.limits.history_limit_max,
         long_poll_max: config.limits.long_poll_max,
+        body_timeout: config.limits.body_timeout,
         heartbeat: config.hub.heartbeat,
-        stall: config.hub.stall,
         drain: config.server.drain,
         retention_s: parts::seconds(config.postgres.retention),
         task_items_max: config.tasks.items_max,

@@ -42,7 +42,11 @@ pub struct Config {
     pub log: Log,
     pub bus: Bus,
     pub feed: Feed,
+<<<<<<< HEAD
     pub tasks: Tasks,
+=======
+    pub memory: Memory,
+>>>>>>> main
     pub postgres: Postgres,
     /// What is allowed and yet worth a line in the log.
     pub warnings: Vec<String>,
@@ -94,6 +98,7 @@ pub struct Limits {
     pub topics_per_session_max: usize,
     pub history_limit_max: usize,
     pub long_poll_max: Duration,
+    pub body_timeout: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -134,6 +139,13 @@ pub struct Feed {
     pub replay_readers_max: usize,
     pub page_messages_max: usize,
     pub page_bytes_max: usize,
+}
+
+/// The log of a replica without a database.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    pub messages_max: usize,
+    pub bytes_max: usize,
 }
 
 #[derive(Clone, Debug)]

@@ -33,7 +33,7 @@ use crate::store::{Page, StoreError};
 /// How long to leave a store alone that could not be read.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How many subscriptions may be replayed or settled at the same time.
+/// How many subscriptions may be replayed at the same time.
 const SIDES_MAX: usize = 128;
 
 /// How much one call takes from the queue: the writer flushes between.
@@ -69,6 +69,8 @@ pub struct Feed {
     sides: VecDeque<Side>,
     /// What is to be said before anything else.
     first: Vec<Item>,
+    /// The cursor it began with, if that cannot be honoured and the client has not been told so.
+    refused: Option<Cursor>,
     taken: Vec<Taken>,
 }
 
@@ -106,11 +108,15 @@ impl Feed {
             replay: None,
             sides: VecDeque::new(),
             first: Vec::new(),
+            refused: None,
             taken: Vec::new(),
         };
         if let Start::After(cursor) = start {
             match feed.refuse(&cursor, &head).await {
-                Some(reason) => feed.first.push(Item::Reset { reason, cursor: head }),
+                Some(reason) => {
+                    feed.first.push(Item::Reset { reason, cursor: head });
+                    feed.refused = Some(cursor);
+                }
                 None => {
                     feed.position = cursor.seq;
                     feed.replay = Some(Replay { from: cursor.seq, count: 0 });
@@ -135,6 +141,10 @@ impl Feed {
 
     /// Where a client may safely resume from: all that was due before it has been handed out.
     pub fn cursor(&self) -> Cursor {
+        // With a new one, a client that is cut off before its reset would never know of it.
+        if let Some(refused) = &self.refused {
+            return refused.clone();
+        }
         // In this order: what was delivered before the queue is seen empty has been taken from it.
         let delivered = self.hub.delivered();
         let caught_up = self.queue.is_idle() && self.sides.iter().all(Side::done);
@@ -155,11 +165,20 @@ impl Feed {
         self.queue.is_behind()
     }
 
+    /// Whether so many more may be replayed now.
+    pub fn has_room(&mut self, replays: usize) -> bool {
+        self.settle();
+        let running = self.sides.iter().filter(|side| side.is_replay()).count();
+        running + replays <= SIDES_MAX
+    }
+
     /// Subscribes to more. With a cursor, what was missed on it comes first.
     pub async fn subscribe(&mut self, pattern: Pattern, start: Start) -> Result<(), FeedError> {
-        if self.sides.len() >= SIDES_MAX {
+        if start != Start::Now && !self.has_room(1) {
             return Err(FeedError::Busy);
         }
+        // On a quiet session the position may lag behind messages that it did not want.
+        self.position = self.cursor().seq;
         let before = self.patterns.clone();
         if self.patterns.insert(pattern.clone()) {
             self.hub.subscribe(&self.queue, &pattern);
@@ -170,6 +189,8 @@ impl Feed {
         // Messages up to here are not queued for it, or are and will be skipped.
         let until = head.seq.max(self.hub.delivered());
         match start {
+            // Nothing up to there is still to come, so there is nothing to leave out.
+            Start::Now if until <= self.position => {}
             Start::Now => self.sides.push_back(Side::settled(pattern, before, until)),
             Start::After(cursor) => match self.refuse(&cursor, &head).await {
                 Some(reason) => {
@@ -214,10 +235,17 @@ impl Feed {
         }
     }
 
-    /// Waits until there is something for the session, and hands it out. Cancel-safe.
+    /// Waits until there is something for the session, and hands it out.
+    ///
+    /// Cancel-safe, and more: nothing is awaited once there are items. A caller that is called away
+    /// would tell a cursor that is beyond items which it has not sent yet.
     pub async fn next(&mut self, items: &mut Vec<Item>) {
         while items.is_empty() {
-            items.append(&mut self.first);
+            if !self.first.is_empty() {
+                items.append(&mut self.first);
+                self.refused = None;
+                return;
+            }
             self.settle();
             if let Some(index) = self.sides.iter().position(|side| !side.done()) {
                 self.read_side(index, items).await;
@@ -229,8 +257,10 @@ impl Feed {
             }
             if behind {
                 self.read(items).await;
-                // Nothing that matched in a whole page: let others have the processor.
-                tokio::task::yield_now().await;
+                if items.is_empty() {
+                    // Nothing that matched in a whole page: let others have the processor.
+                    tokio::task::yield_now().await;
+                }
             } else {
                 self.queue.ready().await;
             }

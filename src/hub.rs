@@ -117,6 +117,15 @@ impl Hub {
         }
     }
 
+    /// Frames up to here will not be delivered: who has not had them reads them from the log.
+    pub fn skip(&self, to: Seq) {
+        for queue in self.shared.sessions.lock().iter() {
+            queue.skip(to);
+        }
+        // Last, so that no session takes it for what it has had.
+        self.shared.delivered.store(to.get(), Ordering::Release);
+    }
+
     /// How many sessions are open.
     pub fn sessions(&self) -> usize {
         self.shared.session_count.load(Ordering::Relaxed)

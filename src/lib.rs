@@ -43,10 +43,14 @@ pub mod api;
 pub mod app;
 /// The command line.
 pub mod cli;
+/// A client that publishes once and follows without a hole, however often it must come back.
+pub mod client;
 /// A private Postgres for tests and for `tidings demo`, found or made without being told.
 pub mod cluster;
 /// The settings: one catalogue, three places to set them, one typed result.
 pub mod config;
+/// Three replicas over one Postgres, to look at.
+pub mod demo;
 /// Connection strings as managed Postgres hands them out.
 pub mod dsn;
 /// What is written while the replica runs.

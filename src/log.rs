@@ -69,6 +69,8 @@ struct Shared {
     /// To the loop: batches that this replica wrote. Full: the lane waits.
     own: mpsc::Sender<Announcement>,
     state: watch::Sender<BusState>,
+    /// Whether nothing new has been seen for a while because Postgres cannot be reached.
+    degraded: watch::Sender<bool>,
     wake: mpsc::Sender<()>,
     /// Hints for the relay, which come over the same wire.
     outbox_filled: Notify,
@@ -111,6 +113,7 @@ impl Log {
             readers: Semaphore::new(settings.readers_max),
             own,
             state: watch::Sender::new(BusState::Down),
+            degraded: watch::Sender::new(false),
             wake,
             outbox_filled: Notify::new(),
             tasks_stirred: broadcast::Sender::new(STIRRED_MAX),
@@ -132,6 +135,12 @@ impl Log {
     /// How far the bus can be trusted, which is what `/readyz` and sessions say of this replica.
     pub fn state(&self) -> watch::Receiver<BusState> {
         self.shared.state.subscribe()
+    }
+
+    /// Whether this replica has lost sight of the log for longer than a reconnect takes: what
+    /// sessions are told.
+    pub fn degraded(&self) -> watch::Receiver<bool> {
+        self.shared.degraded.subscribe()
     }
 
     /// The time by the store's clock, as well as it is known.

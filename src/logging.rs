@@ -11,6 +11,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, Logging};
 
+/// The library of WebSockets would write whole frames down at `trace`, the token of `hello` among them.
+const WITHOUT_FRAMES: &str = "tungstenite=info";
+
 /// Logging was begun already, or its filter is none.
 #[derive(Debug, thiserror::Error)]
 #[error("logging cannot begin: {0}")]
@@ -39,6 +42,7 @@ where
     let filter = EnvFilter::builder()
         .parse(&logging.filter)
         .map_err(|error| LoggingError(error.to_string()))?;
+    let filter = filter.add_directive(WITHOUT_FRAMES.parse().expect("it is a directive"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let human = match logging.format {
         LogFormat::Auto => terminal,

@@ -237,6 +237,8 @@ part! {
         connections: Gauge, "server_connections", "Connections that are open";
         accepted: Counter, "server_accepted", "Connections that were accepted";
         refused: Family<Reason, Counter>, "server_refused", "Connections that were turned away";
+        stalled: Counter, "server_stalled",
+            "Connections cut off because their clients took no answer, WebSockets apart";
         aborted: Counter, "server_aborted", "Connections cut off at the end of a drain";
     }
 }
@@ -255,7 +257,7 @@ fn latency() -> Histogram {
     Histogram::new(exponential_buckets(0.000_1, 2.0, 18))
 }
 
-/// 1 to 4096, above which no batch goes.
+/// 1 to 4096; what is larger is counted above that.
 fn sizes() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 13))
 }

@@ -209,6 +209,11 @@ impl Publisher {
         self.shared.settings.intake_messages_max - self.shared.messages.available_permits()
     }
 
+    /// What they weigh.
+    pub fn waiting_bytes(&self) -> usize {
+        self.shared.settings.intake_bytes_max - self.shared.bytes.available_permits()
+    }
+
     /// Whether the store is known to be away.
     pub fn troubled(&self) -> bool {
         self.shared.troubled.load(Ordering::Relaxed) > 0

@@ -66,8 +66,12 @@ impl Recovery {
                     self.relay().await
                 }
                 () = sleep_until(next_retention) => {
+                    let retained = self.retain().await;
                     next_retention = Instant::now() + self.settings.retention_tick;
-                    self.retain().await
+                    if let Some((_, due)) = self.expired {
+                        next_retention = next_retention.min(due);
+                    }
+                    retained
                 }
             };
             if let Err(error) = result {

@@ -32,11 +32,13 @@ use crate::supervise::Shutdown;
 
 mod connection;
 mod guard;
+mod stall;
 
 pub use connection::Peer;
 pub use guard::ConnectionGuard;
 
 use guard::Gate;
+use stall::Watched;
 
 /// Connections that the kernel holds while the loop is busy: a fleet that comes back at once.
 const BACKLOG: i32 = 1024;
@@ -62,15 +64,18 @@ pub struct Bounds {
     pub header_timeout: Duration,
     pub accept_grace: Duration,
     pub drain: Duration,
+    /// How long a client may take nothing from its socket.
+    pub stall: Duration,
 }
 
-impl From<&config::Server> for Bounds {
-    fn from(settings: &config::Server) -> Bounds {
+impl Bounds {
+    pub fn new(settings: &config::Server, stall: Duration) -> Bounds {
         Bounds {
             connections_max: settings.connections_max,
             header_timeout: settings.header_timeout,
             accept_grace: settings.accept_grace,
             drain: settings.drain,
+            stall,
         }
     }
 }
@@ -107,7 +112,7 @@ impl Server {
     pub async fn run(self, shutdown: Shutdown) -> Served {
         let Server { listener, router, bounds, metrics } = self;
         let gate = Gate::new(bounds.connections_max, metrics);
-        let door = Door { router, gate, http: http(bounds.header_timeout) };
+        let door = Door { router, gate, http: http(bounds.header_timeout), stall: bounds.stall };
         tokio::select! {
             () = door.accept(&listener, true) => {}
             () = shutdown.draining.cancelled() => {}
@@ -135,6 +140,7 @@ struct Door {
     router: Router,
     gate: Arc<Gate>,
     http: hyper::server::conn::http1::Builder,
+    stall: Duration,
 }
 
 impl Door {
@@ -168,6 +174,7 @@ impl Door {
         }
         match self.gate.enter() {
             Some(guard) => {
+                let stream = Watched::new(stream, self.stall, guard.stalled().clone());
                 let serve = connection::serve(stream, peer, self.router.clone(), http, guard);
                 self.gate.spawn(serve);
             }

@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Api;
@@ -17,8 +15,8 @@ use super::query::Query;
 use crate::domain::{Pattern, PatternSet, Principal, TaskId};
 use crate::store::task::Snapshot;
 
-/// How long a browser may remember the answer to a preflight request; none remembers it longer.
-const PREFLIGHT_KEPT: Duration = Duration::from_secs(7200);
+/// For how long a browser may remember what it was told of an origin.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
 /// Refuses requests from pages that are not allowed, before anything else is looked at.
 pub async fn check_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -31,20 +29,19 @@ pub async fn check_origin(State(api): State<Api>, request: Request, next: Next) 
     }
 }
 
-/// Tells browsers which pages of other origins may read the answers. No cookies are used, so none
-/// are asked for.
-pub fn cross_origin(policy: OriginPolicy) -> CorsLayer {
-    let allowed = move |_: &HeaderValue, request: &Parts| policy.allows(&request.headers);
+/// What a browser must be told before it lets a page of another origin read an answer.
+pub fn cors(policy: &OriginPolicy) -> CorsLayer {
+    let policy = policy.clone();
     CorsLayer::new()
-        .allow_origin(AllowOrigin::predicate(allowed))
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_origin(AllowOrigin::predicate(move |origin, _| policy.lists(origin)))
+        .allow_methods([Method::GET, Method::POST])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             HeaderName::from_static("last-event-id"),
         ])
         .expose_headers([header::RETRY_AFTER])
-        .max_age(PREFLIGHT_KEPT)
+        .max_age(PREFLIGHT_AGE)
 }
 
 impl Api {

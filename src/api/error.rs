@@ -65,12 +65,18 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+<<<<<<< HEAD
     pub fn conflict(detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::CONFLICT, "conflict", detail)
     }
 
     pub fn no_task() -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such task")
+=======
+    pub fn method() -> Problem {
+        let detail = "this path does not take this method";
+        Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
+>>>>>>> main
     }
 
     pub fn gone(oldest: Cursor) -> Problem {
@@ -153,6 +159,10 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
+        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
+            // What is left of the body is not read, so nothing can follow it on this connection.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
@@ -196,8 +206,7 @@ pub async fn not_found() -> Problem {
 }
 
 pub async fn method_not_allowed() -> Problem {
-    let detail = "this path does not take this method";
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
+    Problem::method()
 }
 
 /// Why a WebSocket is closed from our side.

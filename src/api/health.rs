@@ -41,8 +41,10 @@ pub async fn ready(State(api): State<Api>) -> Response {
 
 pub async fn metrics(State(api): State<Api>) -> Response {
     let metrics = &api.inner.metrics;
-    let waiting = i64::try_from(api.inner.publisher.waiting()).unwrap_or(i64::MAX);
-    metrics.publish.intake_messages.set(waiting);
+    let publisher = &api.inner.publisher;
+    let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    metrics.publish.intake_messages.set(gauge(publisher.waiting()));
+    metrics.publish.intake_bytes.set(gauge(publisher.waiting_bytes()));
     let content = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content)], metrics.encode()).into_response()
 }

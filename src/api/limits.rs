@@ -106,7 +106,16 @@ impl OriginPolicy {
         let Ok(origin) = origin else { return false };
         let same =
             origin.split_once("://").is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(host));
-        self.any || same || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
+        same || self.names(origin)
+    }
+
+    /// Whether the settings name the origin: its pages may read what they are answered.
+    pub fn lists(&self, origin: &HeaderValue) -> bool {
+        origin.to_str().is_ok_and(|origin| self.names(origin))
+    }
+
+    fn names(&self, origin: &str) -> bool {
+        self.any || self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
     }
 }
 

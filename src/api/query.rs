@@ -61,7 +61,7 @@ impl Query {
 
     /// A number in a range; what lies beyond the end counts as the end.
     pub fn take_number(&mut self, name: &str, default: u64, min: u64, max: u64) -> u64 {
-        let Some(text) = self.take(name) else { return default };
+        let Some(text) = self.take(name) else { return default.min(max) };
         match text.parse::<u64>() {
             Ok(number) if number >= min => number.min(max),
             _ => {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use super::Api;
 use super::access::task_of;
@@ -11,11 +12,16 @@ use super::error::{Close, Problem};
 use super::limits::{FrameRate, Place};
 use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
-    ok_frame, pong_frame, publish_message, welcome_frame,
+    ok_frame, pong_frame, publish_message, status_frame, welcome_frame,
 };
+<<<<<<< HEAD
 use crate::domain::{Cursor, Pattern, Principal, TaskId};
 use crate::feed::{Feed, Start};
 use crate::frame::Frame;
+=======
+use crate::domain::{Cursor, Pattern, PatternSet, Principal};
+use crate::feed::{Feed, FeedError, Start};
+>>>>>>> main
 
 /// How long before its token expires a session is told.
 const EXPIRY_WARNING_S: i64 = 30;
@@ -25,14 +31,37 @@ pub struct Session {
     id: String,
     principal: Principal,
     pub feed: Feed,
+    pub health: Health,
     rate: FrameRate,
     warned: bool,
     _place: Place,
 }
 
+/// What the session was told of the replica's sight of the log.
+pub struct Health {
+    degraded: watch::Receiver<bool>,
+    told: bool,
+}
+
+impl Health {
+    /// Resolves when there is something else to tell than what was told last.
+    pub async fn changed(&mut self) -> String {
+        let told = self.told;
+        let Ok(now) = self.degraded.wait_for(|degraded| *degraded != told).await.map(|now| *now)
+        else {
+            // The log is gone, and with it the replica.
+            return std::future::pending().await;
+        };
+        self.told = now;
+        status_frame(now)
+    }
+}
+
 /// What follows from a frame.
 pub enum Reply {
     Frame(String),
+    /// The token is a new one: the time means something else now.
+    Renewed(String),
     /// The answer to a publish, when it is durable. The session goes on meanwhile.
     Later(BoxFuture<'static, String>),
     Close(Close),
@@ -69,13 +98,14 @@ impl Session {
         let feed = api.feed(patterns, start).await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
         let rate = FrameRate::new(settings.frames_per_s_max);
+        let health = Health { degraded: api.inner.log.degraded(), told: false };
         let (api, warned, _place) = (api.clone(), false, place);
-        let mut session = Session { api, id, principal, feed, rate, warned, _place };
+        let mut session = Session { api, id, principal, feed, health, rate, warned, _place };
         session.subscribe(own).await?;
         Ok(session)
     }
 
-    pub fn welcome(&self) -> String {
+    pub fn welcome(&self, reference: Option<&Reference>) -> String {
         let settings = &self.api.inner.settings;
         welcome_frame(
             &self.id,
@@ -84,6 +114,7 @@ impl Session {
             &self.feed.patterns().to_vec(),
             &self.feed.cursor(),
             settings.heartbeat.as_secs(),
+            reference,
         )
     }
 
@@ -114,7 +145,10 @@ impl Session {
             }
             Operation::Subscribe { topics } => self.subscribe(topics).await?,
             Operation::Unsubscribe { patterns } => self.unsubscribe(&patterns),
-            Operation::Auth { token } => self.renew(&token).await?,
+            Operation::Auth { token } => {
+                self.renew(&token).await?;
+                return Ok(Reply::Renewed(ok_frame(reference.as_ref(), None)));
+            }
             Operation::Publish { message } => return self.publish(message, reference),
         }
         Ok(Reply::Frame(ok_frame(reference.as_ref(), None)))
@@ -124,8 +158,14 @@ impl Session {
         let patterns: Vec<Pattern> = topics.iter().map(|topic| topic.pattern.clone()).collect();
         self.api.may_subscribe(&self.principal, &patterns).await?;
         let own = self.feed.patterns();
-        let new = patterns.iter().filter(|pattern| !own.contains(pattern)).count();
-        self.api.check_count(own.len() + new)?;
+        let new: PatternSet =
+            patterns.into_iter().filter(|pattern| !own.contains(pattern)).collect();
+        self.api.check_count(own.len() + new.len())?;
+        // All of them or none: a client could not tell which ones it has.
+        let replays = topics.iter().filter(|topic| topic.cursor.is_some()).count();
+        if !self.feed.has_room(replays) {
+            return Err(FeedError::Busy.into());
+        }
         for Subscription { pattern, cursor } in topics {
             match (cursor, task_of(&pattern)) {
                 (None, Some(task)) => self.follow(pattern, &task).await?,
@@ -160,7 +200,7 @@ impl Session {
         }
     }
 
-    /// A new token for the same user. What it no longer allows is unsubscribed.
+    /// A new token for the same user. What it no longer allows is unsubscribed, its roles are heard.
     async fn renew(&mut self, token: &str) -> Result<(), Problem> {
         let authenticated = self.api.inner.auth.authenticate(Some(token), None).await;
         let principal = authenticated.map_err(|error| Problem::unauthenticated(&error))?;
@@ -178,6 +218,9 @@ impl Session {
             {
                 self.feed.unsubscribe(&pattern);
             }
+        }
+        for topic in self.principal.own_topics() {
+            self.feed.subscribe(topic.into(), Start::Now).await?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Api;
-use super::error::Problem;
+use super::error::{Close, Problem};
 use super::protocol::{
     Subscription, cursor_frame, gap_frame, replayed_frame, reset_frame, token_expired_frame,
 };
@@ -21,6 +21,7 @@ use super::query::Query;
 use super::session::{Expiry, Session};
 use crate::domain::Cursor;
 use crate::feed::Item;
+use crate::metrics::Code;
 use crate::server::ConnectionGuard;
 
 /// How often a comment keeps proxies from closing a quiet stream.
@@ -65,8 +66,13 @@ pub async fn open(
 }
 
 struct Stream {
+    api: Api,
     session: Session,
     closing: CancellationToken,
+    /// Cancelled when the client takes nothing; then nobody asks for the next piece any more.
+    stalled: CancellationToken,
+    /// Why it ended from our side.
+    end: Option<Close>,
     farewell: Duration,
     /// Set when the replica leaves: at this moment the stream ends.
     ends_at: Option<Instant>,
@@ -82,9 +88,16 @@ impl Stream {
     fn new(api: &Api, session: Session, guard: Option<ConnectionGuard>) -> Stream {
         let settings = &api.inner.settings;
         let now = Instant::now();
+        let (closing, stalled) = match guard {
+            Some(guard) => (guard.closing().clone(), guard.stalled().clone()),
+            None => Default::default(),
+        };
         Stream {
+            api: api.clone(),
             session,
-            closing: guard.map(|guard| guard.closing().clone()).unwrap_or_default(),
+            closing,
+            stalled,
+            end: None,
             farewell: settings.drain.mul_f64(rand::random_range(0.0..0.7)),
             ends_at: None,
             next_comment: now + COMMENT_EVERY,
@@ -101,7 +114,7 @@ impl Stream {
         if !self.begun {
             self.begun = true;
             let retry_ms = rand::random_range(RETRY_MS);
-            let welcome = event("welcome", &self.session.welcome());
+            let welcome = event("welcome", &self.session.welcome(None));
             return Some(format!("retry: {retry_ms}\n{welcome}").into());
         }
         loop {
@@ -109,6 +122,9 @@ impl Stream {
             tokio::select! {
                 () = self.session.feed.next(&mut self.items) => {
                     return Some(gather(&mut self.items));
+                }
+                status = self.session.health.changed() => {
+                    return Some(event("status", &status).into());
                 }
                 () = sleep_until(self.next_cursor) => {
                     self.next_cursor = Instant::now() + self.heartbeat;
@@ -121,7 +137,7 @@ impl Stream {
                     return Some(Bytes::from_static(b":\n\n"));
                 }
                 () = sleep_until(self.next_expiry) => match self.session.expiry() {
-                    Expiry::Expired => return None,
+                    Expiry::Expired => return self.ended(Close::Unauthenticated),
                     Expiry::Warn => {
                         self.next_expiry = Instant::now() + Duration::from_secs(1);
                         return Some(event("token_expired", &token_expired_frame()).into());
@@ -132,10 +148,24 @@ impl Stream {
                     self.ends_at = Some(Instant::now() + self.farewell);
                 }
                 () = sleep_until(leaving.unwrap_or_else(Instant::now)), if leaving.is_some() => {
-                    return None;
+                    return self.ended(Close::Leaving);
                 }
             }
         }
+    }
+
+    fn ended(&mut self, end: Close) -> Option<Bytes> {
+        self.end = Some(end);
+        None
+    }
+}
+
+/// Counted as a WebSocket is, though no code goes over the wire.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let end = if self.stalled.is_cancelled() { Some(Close::TooSlow) } else { self.end };
+        let code = end.map_or(1006, Close::code);
+        self.api.inner.metrics.hub.closed.get_or_create(&Code { code }).inc();
     }
 }
 

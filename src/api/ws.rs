@@ -7,13 +7,15 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{SinkExt, StreamExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::error::{Close, Problem};
@@ -51,7 +53,7 @@ pub async fn open(
     guard: Option<Extension<ConnectionGuard>>,
     headers: HeaderMap,
     mut query: Query,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
     let named = headers.contains_key("authorization") || api.inner.auth.is_dev();
     let token_given = named || query.has("access_token");
@@ -63,6 +65,12 @@ pub async fn open(
     let topics = query.take_patterns().into_iter();
     let topics = topics.map(|pattern| Subscription { pattern, cursor: None }).collect();
     query.finish()?;
+    let upgrade = upgrade.map_err(|rejection| match rejection {
+        WebSocketUpgradeRejection::MethodNotGet(_) => Problem::method(),
+        other => {
+            Problem::malformed(format!("not the request of a WebSocket: {}", other.body_text()))
+        }
+    })?;
     let max = api.inner.settings.frame_bytes_max;
     let upgrade = upgrade
         .protocols([PROTOCOL])
@@ -72,9 +80,9 @@ pub async fn open(
         .max_message_size(max)
         .max_frame_size(max);
     Ok(upgrade.on_upgrade(move |socket| {
-        let own = guard.as_deref().cloned();
+        let guarded = guard.as_deref().cloned();
         // In one place on the heap: each future that this one is moved into would be as large again.
-        let life = Box::pin(Socket::new(api, socket).run(principal, topics, cursor, own));
+        let life = Box::pin(Socket::new(api, socket, guarded).run(principal, topics, cursor));
         async move {
             match guard {
                 Some(Extension(guard)) => drop(guard.hold(life).await),
@@ -87,14 +95,22 @@ pub async fn open(
 struct Socket {
     api: Api,
     socket: WebSocket,
+    /// Cancelled when the replica leaves.
+    closing: CancellationToken,
+    /// Cancelled when the client takes nothing.
+    stalled: CancellationToken,
 }
 
 /// Why a socket ends. `None`: the client has gone.
 type End = Option<Close>;
 
 impl Socket {
-    fn new(api: Api, socket: WebSocket) -> Socket {
-        Socket { api, socket }
+    fn new(api: Api, socket: WebSocket, guard: Option<ConnectionGuard>) -> Socket {
+        let (closing, stalled) = match guard {
+            Some(guard) => (guard.closing().clone(), guard.stalled().clone()),
+            None => Default::default(),
+        };
+        Socket { api, socket, closing, stalled }
     }
 
     async fn run(
@@ -102,17 +118,18 @@ impl Socket {
         principal: Option<Result<Principal, Problem>>,
         topics: Vec<Subscription>,
         cursor: Option<Cursor>,
-        guard: Option<ConnectionGuard>,
     ) {
         // What beginning needs is given back, so that a quiet socket weighs little.
         let begun = Box::pin(self.begin(principal, topics, cursor)).await;
         let end = match begun {
-            Ok(session) => self.live(session, guard).await,
+            Ok(session) => self.live(session).await,
             Err(end) => end,
         };
         let code = end.map_or(1006, Close::code);
         self.api.inner.metrics.hub.closed.get_or_create(&Code { code }).inc();
-        if let Some(close) = end {
+        if end == Some(Close::Asked) {
+            let _ = timeout(CLOSE_TIMEOUT, self.drain()).await;
+        } else if let Some(close) = end {
             let frame = CloseFrame { code, reason: close.reason().into() };
             let _ = timeout(CLOSE_TIMEOUT, self.say_goodbye(frame)).await;
         }
@@ -121,8 +138,13 @@ impl Socket {
     /// Sends the close and waits for the client's, so that what was sent before arrives.
     async fn say_goodbye(&mut self, frame: CloseFrame) -> Result<(), axum::Error> {
         self.socket.send(Message::Close(Some(frame))).await?;
-        while let Some(Ok(_)) = self.socket.recv().await {}
+        self.drain().await;
         Ok(())
+    }
+
+    /// Reads to the end. The answer to a client's close is written by reading on.
+    async fn drain(&mut self) {
+        while let Some(Ok(_)) = self.socket.recv().await {}
     }
 
     /// Finds out who it is, by the request or by its first frame, and opens the session.
@@ -136,6 +158,7 @@ impl Socket {
             tracing::debug!(reason = problem.sentence(), "a session was not opened");
             Some(Close::from(&problem))
         };
+        let mut reference = None;
         let principal = match principal {
             Some(principal) => principal.map_err(closed)?,
             None => {
@@ -146,6 +169,7 @@ impl Socket {
                 else {
                     return Err(Some(Close::Unauthenticated));
                 };
+                reference = frame.reference;
                 topics.extend(wanted);
                 cursor = own.or(cursor);
                 let authenticated = self.api.inner.auth.authenticate(token.as_deref(), None).await;
@@ -154,31 +178,32 @@ impl Socket {
         };
         let opened = Session::open(&self.api, principal, topics, cursor).await;
         let session = opened.map_err(closed)?;
-        self.send(session.welcome()).await?;
+        self.send(session.welcome(reference.as_ref())).await?;
         Ok(session)
     }
 
     async fn hello(&mut self) -> Result<Utf8Bytes, End> {
-        match timeout(HELLO_TIMEOUT, self.socket.recv()).await {
-            Err(_) => Err(Some(Close::Unauthenticated)),
-            Ok(received) => match self.understand(received) {
-                Received::Text(text) => Ok(text),
-                Received::Other => Err(Some(Close::Unauthenticated)),
-                Received::End(end) => Err(end),
-            },
+        let deadline = Instant::now() + HELLO_TIMEOUT;
+        loop {
+            match timeout_at(deadline, self.socket.recv()).await {
+                Err(_) => return Err(Some(Close::Unauthenticated)),
+                Ok(received) => match self.understand(received) {
+                    Received::Text(text) => return Ok(text),
+                    Received::Other => {}
+                    Received::End(end) => return Err(end),
+                },
+            }
         }
     }
 
-    async fn live(&mut self, mut session: Session, guard: Option<ConnectionGuard>) -> End {
+    async fn live(&mut self, mut session: Session) -> End {
         let settings = &self.api.inner.settings;
         let heartbeat = settings.heartbeat;
         // At random in the window, so that a replica that leaves does not send all away at once.
         let farewell = settings.drain.mul_f64(rand::random_range(0.0..0.7));
+        let (closing, stalled) = (self.closing.clone(), self.stalled.clone());
         let mut leaving = pin!(async move {
-            match &guard {
-                Some(guard) => guard.closing().cancelled().await,
-                None => std::future::pending().await,
-            }
+            closing.cancelled().await;
             tokio::time::sleep(farewell).await;
         });
         let mut next_heartbeat = pin!(sleep_until(Instant::now() + heartbeat));
@@ -195,6 +220,10 @@ impl Socket {
                         Received::End(end) => return end,
                         Received::Text(text) => match Box::pin(session.receive(&text)).await {
                             Reply::Frame(text) => if let Err(end) = self.send(text).await { return end },
+                            Reply::Renewed(text) => {
+                                next_expiry.as_mut().reset(Instant::now());
+                                if let Err(end) = self.send(text).await { return end }
+                            }
                             Reply::Later(answer) => publishes.push(answer),
                             Reply::Close(close) => return Some(close),
                         }
@@ -203,11 +232,16 @@ impl Socket {
                 () = session.feed.next(&mut items) => {
                     if let Err(end) = self.write(&mut items).await { return end }
                 }
+                status = session.health.changed() => {
+                    if let Err(end) = self.send(status).await { return end }
+                }
                 Some(answer) = publishes.next() => {
+                    // As long as it waits for answers it is not read from, so it cannot be heard.
+                    last_heard = Instant::now();
                     if let Err(end) = self.send(answer).await { return end }
                 }
                 () = next_heartbeat.as_mut() => {
-                    if last_heard.elapsed() > heartbeat * 3 {
+                    if publishes.len() < PUBLISHES_MAX && last_heard.elapsed() > heartbeat * 3 {
                         // It answered neither pings nor anything else.
                         return Some(Close::TooSlow);
                     }
@@ -228,13 +262,16 @@ impl Socket {
                     next_expiry.as_mut().reset(Instant::now() + after);
                 }
                 () = leaving.as_mut() => return Some(Close::Leaving),
+                // Even an answer to a ping may find no room.
+                () = stalled.cancelled() => return Some(Close::TooSlow),
             }
         }
     }
 
     fn understand(&self, received: Option<Result<Message, axum::Error>>) -> Received {
         match received {
-            None | Some(Ok(Message::Close(_))) => Received::End(None),
+            None => Received::End(None),
+            Some(Ok(Message::Close(_))) => Received::End(Some(Close::Asked)),
             Some(Ok(Message::Text(text))) => Received::Text(text),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => Received::Other,
             Some(Ok(Message::Binary(_))) => Received::End(Some(Close::Malformed)),
@@ -252,18 +289,16 @@ impl Socket {
 
     /// Writes all of it and flushes once. A client that takes nothing for too long is let go.
     async fn send_all(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), End> {
-        let stall = self.api.inner.settings.stall;
-        let socket = &mut self.socket;
+        let Socket { socket, stalled, .. } = self;
         let writing = async {
             for message in messages {
                 socket.feed(message).await?;
             }
             socket.flush().await
         };
-        match timeout(stall, writing).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(None),
-            Err(_) => Err(Some(Close::TooSlow)),
+        tokio::select! {
+            written = writing => written.map_err(|_: axum::Error| None),
+            () = stalled.cancelled() => Err(Some(Close::TooSlow)),
         }
     }
 }

@@ -27,27 +27,43 @@ const KEYS_REFRESH: Duration = Duration::from_secs(300);
 pub struct Loops {
     pub schema: Schema,
     pub schema_known: watch::Sender<SchemaCheck>,
+    pub log: LogLoops,
+    pub auth: Authenticator,
+}
+
+/// What carries messages: the part of a replica that a simulation runs without a socket.
+pub struct LogLoops {
     pub bus: Arc<dyn Bus>,
     pub log: LogLoop,
     pub lanes: Vec<Lane>,
     pub signals: SignalLoop,
     pub recovery: Recovery,
+<<<<<<< HEAD
     pub tasks: Runner,
     pub auth: Authenticator,
+=======
+>>>>>>> main
 }
 
 impl Loops {
     pub fn start(self, supervisor: &Supervisor) {
         let ready = self.schema_known.subscribe();
         start_schema(supervisor, self.schema, self.schema_known);
+        self.log.start(supervisor, &ready);
+        start_keys(supervisor, self.auth);
+    }
+}
+
+impl LogLoops {
+    pub fn start(self, supervisor: &Supervisor, ready: &watch::Receiver<SchemaCheck>) {
         let (events, heard) = mpsc::channel(BUS_EVENTS_MAX);
         let bus = self.bus.clone();
-        when_ready(supervisor, "bus", &ready, move |shutdown| {
+        when_ready(supervisor, "bus", ready, move |shutdown| {
             let (bus, events) = (bus.clone(), events.clone());
             async move { bus.listen(events, shutdown.stopping).await }
         });
         let (log, bus) = (Arc::new(Mutex::new((self.log, heard))), self.bus);
-        when_ready(supervisor, "log", &ready, move |shutdown| {
+        when_ready(supervisor, "log", ready, move |shutdown| {
             let (log, bus) = (log.clone(), bus.clone());
             async move {
                 let (log, heard) = &mut *log.lock().await;
@@ -55,7 +71,7 @@ impl Loops {
             }
         });
         let recovery = Arc::new(Mutex::new(self.recovery));
-        when_ready(supervisor, "recovery", &ready, move |shutdown| {
+        when_ready(supervisor, "recovery", ready, move |shutdown| {
             let recovery = recovery.clone();
             async move { recovery.lock().await.run(&shutdown.stopping).await }
         });
@@ -80,7 +96,6 @@ impl Loops {
                 Ok::<(), String>(())
             }
         });
-        start_keys(supervisor, self.auth);
     }
 }
 

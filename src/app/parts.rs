@@ -24,10 +24,6 @@ use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
 use crate::tasks::{Hosts, Secret, TaskSettings};
 
-/// What memory mode keeps: enough for trying out and for tests, whatever the retention.
-const MEMORY_MESSAGES_MAX: usize = 1_000_000;
-const MEMORY_BYTES_MAX: usize = 512 << 20;
-
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 
@@ -59,8 +55,8 @@ impl Backend {
     fn in_memory(config: &Config, clock: &Clock) -> Backend {
         let bus = MemoryBus::default();
         let settings = MemorySettings {
-            messages_max: MEMORY_MESSAGES_MAX,
-            bytes_max: MEMORY_BYTES_MAX,
+            messages_max: config.memory.messages_max,
+            bytes_max: config.memory.bytes_max,
             retention_s: seconds(config.postgres.retention),
             idempotency_s: seconds(config.publish.idempotency),
         };
@@ -102,7 +98,7 @@ impl Backend {
         // Two processes may bear one name; what they send must still be told apart.
         let origin = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
         let bus = PostgresBus::new(
-            listener,
+            listener.clone(),
             store.database().clone(),
             &origin,
             config.bus.pulse,
@@ -112,8 +108,12 @@ impl Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
+<<<<<<< HEAD
             tasks: Arc::new(store.clone()),
             schema: Schema::Postgres { connector, store },
+=======
+            schema: Schema::Postgres { connector: listener, store },
+>>>>>>> main
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The signals of the process: the first lets clients go, the second leaves at once.
+//! What tells the process to leave: the first signal lets clients go, the second leaves at once.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -8,13 +8,19 @@ use crate::supervise::Shutdown;
 const LEFT_AT_ONCE: u8 = 130;
 
 /// Drains at the first signal; returns at the second.
-pub async fn watch(shutdown: Shutdown) -> u8 {
+///
+/// A replica that hangs on somebody's pipe takes the end of its standard input for the first: it
+/// comes even when whoever started it was killed and could tell nobody.
+pub async fn watch(shutdown: Shutdown, hangs_on_stdin: bool) -> u8 {
     let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
     let (Ok(mut terminate), Ok(mut interrupt)) = signals else {
         tracing::error!("signals cannot be watched; the replica leaves when it is killed");
         return std::future::pending().await;
     };
-    next(&mut terminate, &mut interrupt).await;
+    tokio::select! {
+        () = next(&mut terminate, &mut interrupt) => {}
+        () = stdin_end(), if hangs_on_stdin => {}
+    }
     tracing::info!("leaving: clients are told to go; a second signal leaves at once");
     shutdown.drain();
     next(&mut terminate, &mut interrupt).await;
@@ -27,4 +33,9 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal) {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+}
+
+async fn stdin_end() {
+    // A pipe that cannot be read has ended too.
+    let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
 }

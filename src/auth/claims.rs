@@ -28,6 +28,11 @@ struct Claims {
     roles: Vec<String>,
     #[serde(default)]
     tidings: Rights,
+    /// Written by us, checked by the library, which knows their other forms.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    iss: Option<String>,
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    aud: Option<String>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -46,6 +51,8 @@ pub struct TokenRequest {
     pub subscribe: Vec<String>,
     pub publish: Vec<String>,
     pub expires_at_s: i64,
+    pub issuer: Option<String>,
+    pub audience: Option<String>,
 }
 
 /// A token signed with the secret, for trying things out and for small installations.
@@ -56,6 +63,8 @@ pub fn sign(request: &TokenRequest, secret: &str) -> Result<String, AuthError> {
         nbf: None,
         roles: request.roles.clone(),
         tidings: Rights { subscribe: request.subscribe.clone(), publish: request.publish.clone() },
+        iss: request.issuer.clone(),
+        aud: request.audience.clone(),
     };
     // What would be refused is not signed.
     principal(&claims)?;

@@ -21,6 +21,9 @@ const FETCH_PAUSE: Duration = Duration::from_secs(10);
 /// How long a fetch may take: sessions that open wait for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// In the first line of every PEM of a private key.
+const PRIVATE: &[u8] = b"PRIVATE KEY-----";
+
 /// More than any set of keys.
 const SET_BYTES_MAX: usize = 256 << 10;
 
@@ -179,10 +182,15 @@ impl Fetched {
 }
 
 fn from_pem(pem: &[u8], algorithm: Algorithm) -> Result<DecodingKey, KeyError> {
+    let refused = |reason: String| KeyError::Pem { algorithm: algorithm.as_str(), reason };
+    // It would be taken, fit no signature, and lie where it should not.
+    if pem.windows(PRIVATE.len()).any(|part| part == PRIVATE) {
+        return Err(refused("it is a private key, which only the issuer should hold".to_owned()));
+    }
     let key = match algorithm {
         Algorithm::Rs256 => DecodingKey::from_rsa_pem(pem),
         Algorithm::Es256 => DecodingKey::from_ec_pem(pem),
         Algorithm::EdDsa | Algorithm::Hs256 => DecodingKey::from_ed_pem(pem),
     };
-    key.map_err(|error| KeyError::Pem { algorithm: algorithm.as_str(), reason: error.to_string() })
+    key.map_err(|error| refused(error.to_string()))
 }

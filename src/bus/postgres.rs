@@ -37,8 +37,10 @@ use crate::store::postgres::query::{self, Params};
 /// How long a pulse may take to come back. Commits of others delay it, lost packets are resent.
 const PULSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long to leave a pooler alone before trying LISTEN again.
-const POLLING_RETRY: Duration = Duration::from_secs(30);
+/// How long to leave a pooler alone before trying LISTEN again: at first not for long, since a single
+/// pulse may also have been lost.
+const POLLING_RETRY: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(2)..=Duration::from_secs(60);
 
 pub struct PostgresBus {
     /// To the primary itself, not through a transaction pooler.
@@ -173,11 +175,13 @@ impl Bus for PostgresBus {
             .with_jitter()
             .without_max_times();
         let mut backoff = backoffs.build();
+        let mut polling_retry = *POLLING_RETRY.start();
         loop {
             let mut heard = false;
             let ended = self.life(&events, &stop, &mut heard).await;
             if heard {
                 backoff = backoffs.build();
+                polling_retry = *POLLING_RETRY.start();
             }
             let (state, pause) = match ended {
                 Ok(Ended::Stopped) => return,
@@ -186,7 +190,9 @@ impl Bus for PostgresBus {
                         "LISTEN is accepted and nothing is heard: a transaction pooler is in the way; \
                          give LISTEN_DATABASE_URL the address of Postgres itself. Polling until then"
                     );
-                    (BusState::Polling, POLLING_RETRY)
+                    let retry = polling_retry;
+                    polling_retry = (retry * 2).min(*POLLING_RETRY.end());
+                    (BusState::Polling, retry)
                 }
                 ended => {
                     let reason = match ended {

@@ -28,7 +28,11 @@ pub(super) fn config(
         log: log(v),
         bus: bus(v),
         feed: feed(v),
+<<<<<<< HEAD
         tasks: tasks(v),
+=======
+        memory: memory(v),
+>>>>>>> main
         postgres: postgres(v, env, &replica, &mut warnings),
         replica,
         dev,
@@ -127,6 +131,7 @@ fn limits(v: &mut Values) -> Limits {
         topics_per_session_max: v.count("topics_per_session_max"),
         history_limit_max: v.count("history_limit_max"),
         long_poll_max: v.duration("long_poll_s_max"),
+        body_timeout: v.duration("body_timeout_s"),
     }
 }
 
@@ -172,6 +177,7 @@ fn feed(v: &mut Values) -> Feed {
     }
 }
 
+<<<<<<< HEAD
 fn tasks(v: &mut Values) -> Tasks {
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     Tasks {
@@ -186,6 +192,10 @@ fn tasks(v: &mut Values) -> Tasks {
         http_hosts: v.list("task_http_hosts"),
         http_secrets: v.list("task_http_secrets").into_iter().map(Secret::new).collect(),
     }
+=======
+fn memory(v: &mut Values) -> Memory {
+    Memory { messages_max: v.count("memory_messages_max"), bytes_max: v.count("memory_bytes_max") }
+>>>>>>> main
 }
 
 fn postgres(
@@ -230,6 +240,7 @@ fn compare(config: &Config, v: &mut Values) {
         ("batch_bytes_max", config.publish.batch_bytes_max),
         ("intake_bytes_max", config.publish.intake_bytes_max),
         ("ring_bytes_max", config.log.ring_bytes_max),
+        ("memory_bytes_max", config.memory.bytes_max),
     ] {
         if bytes < data {
             v.refuse(key, format!("must be at least data_bytes_max, which is {data}"));

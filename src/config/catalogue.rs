@@ -139,8 +139,8 @@ pub static SETTINGS: &[Setting] = &[
     setting("server", "connections_max", count(1, 10_000_000),
         "Connections held at once; further ones are answered 503.").default("20000"),
     setting("server", "header_timeout_s", seconds(1, 3600),
-        "How long a connection may take to send the headers of a request; also how long it may idle between two. Set it above the idle timeout of a load balancer that keeps connections open.")
-        .default("10"),
+        "How long a connection may take to send the headers of a request; also how long it may idle between two. Above the idle timeout of a load balancer that keeps connections open, which is a minute with most.")
+        .default("75"),
 
     setting("auth", "api_keys", Kind::List("keys of at least 16 characters each"),
         "Keys of servers, which may do everything.").secret(),
@@ -160,8 +160,10 @@ pub static SETTINGS: &[Setting] = &[
         "The largest frame that a client may send; at least data_bytes_max, and unless set 64 KiB more than it."),
     setting("limits", "body_bytes_max", bytes(KIB, GIB),
         "The largest body of a request.").default("8 MiB"),
+    setting("limits", "body_timeout_s", seconds(1, 3600),
+        "How long a client may take to send a body.").default("60"),
     setting("limits", "batch_messages_max", count(1, 10_000),
-        "Messages in one publish request.").default("1000"),
+        "Messages in one publish request, and in a batch when no more is added to it.").default("1000"),
     setting("limits", "frames_per_s_max", count(1, 100_000),
         "Frames that a session may send in a second, with bursts of twice as many.").default("50"),
     setting("limits", "topics_per_session_max", count(1, 10_000),
@@ -180,7 +182,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("publish", "lanes", count(1, 8),
         "Connections on which batches are written side by side.").default("2"),
     setting("publish", "batch_bytes_max", bytes(64 * KIB, 64 * MIB),
-        "What one batch may weigh.").default("1 MiB"),
+        "What a batch weighs when no more is added to it; the last request in it stays whole.").default("1 MiB"),
     setting("publish", "idempotency_s", seconds(60, 31_536_000),
         "How long an idempotency key is remembered.").default("86400"),
 
@@ -193,9 +195,9 @@ pub static SETTINGS: &[Setting] = &[
     setting("hub", "session_queue_bytes_max", bytes(2 * KIB, GIB),
         "What they may weigh; at least twice data_bytes_max.").default("1 MiB"),
     setting("hub", "stall_s", seconds(1, 3600),
-        "How long a socket may take nothing before its session is closed with 4408.").default("30"),
+        "How long a client may take nothing from its socket before it is cut off; a WebSocket is closed with 4408.").default("30"),
     setting("hub", "heartbeat_s", seconds(1, 3600),
-        "How often a quiet session is sent a sign of life.").default("15"),
+        "How often a session is sent a sign of life; a WebSocket that answers none of three is closed with 4408.").default("15"),
 
     setting("log", "ring_messages_max", count(16, 100_000_000),
         "Newest messages kept in memory for replay.").default("65536"),
@@ -215,6 +217,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("feed", "page_bytes_max", bytes(KIB, 64 * MIB),
         "What they may weigh, the first one apart.").default("128 KiB"),
 
+<<<<<<< HEAD
     setting("tasks", "tasks_max", count(1, 10_000),
         "Tasks that this replica works on at once; further ones are left to others, or wait.").default("32"),
     setting("tasks", "task_items_at_once_max", count(1, 100_000),
@@ -235,6 +238,13 @@ pub static SETTINGS: &[Setting] = &[
         "Hosts that the executor http may ask; unset, none. Addresses inside the network are reached only if they, or a net that holds them, are listed as well."),
     setting("tasks", "task_http_secrets", Kind::List("secrets of the form name@host=value"),
         "What {secret:name} stands for in the headers of requests to that host.").secret(),
+=======
+    setting("memory", "memory_messages_max", count(16, 100_000_000),
+        "Messages kept where there is no database, whatever the retention; the oldest go first.")
+        .default("1000000"),
+    setting("memory", "memory_bytes_max", bytes(MIB, 64 * GIB),
+        "What their `data` may weigh.").default("512 MiB"),
+>>>>>>> main
 
     setting("postgres", "database_url", DATABASE,
         "The database; unset, libpq's PG* variables, and without those one replica runs in memory.").password(),

@@ -47,6 +47,10 @@ impl Side {
         Side { quiet: true, ..Side::replaying(pattern, from, until) }
     }
 
+    pub fn is_replay(&self) -> bool {
+        self.before.is_none()
+    }
+
     pub fn pattern(&self) -> &Pattern {
         &self.pattern
     }

@@ -211,6 +211,16 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// What comes up to here was not pushed; what waits is older, and stays.
+    pub(super) fn skip(&self, to: Seq) {
+        let mut state = self.state.lock();
+        if state.last < to {
+            state.behind = true;
+            state.missed = state.missed.max(to);
+            self.ready.notify_one();
+        }
+    }
+
     fn make_room(&self, state: &mut State) {
         let coalesced = state.coalesce();
         self.metrics.coalesced.inc_by(coalesced as u64);

@@ -290,3 +290,17 @@ fn a_session_that_joins_while_others_publish_misses_nothing() {
         }
     });
 }
+
+#[test]
+fn dropped_signals_are_counted_by_topic_up_to_a_bound_and_none_is_forgotten() {
+    let hub = hub(QueueSettings { messages_max: 16, bytes_max: 1 << 20 });
+    let queue = live(&hub, &["*"]);
+    hub.deliver(&(1..=16).map(event).collect::<Vec<_>>());
+    for number in 0..200 {
+        let topic = format!("topic:{number}");
+        hub.deliver(&[frame(0, &topic, Class::Signal, "", Priority::Normal)]);
+    }
+    let (_, end) = take(&queue);
+    assert_eq!(end.gaps.len(), 64);
+    assert_eq!(end.gaps.iter().map(|(_, dropped)| dropped).sum::<u64>(), 200);
+}

@@ -32,6 +32,9 @@ const HOLE_WAIT: Duration = Duration::from_millis(5);
 /// How long after a tick saw the head ahead announcements may still arrive.
 const TICK_GRACE: Duration = Duration::from_millis(50);
 
+/// How long the bus may be down before sessions are told: a reconnect takes less.
+const DEGRADED_AFTER: Duration = Duration::from_secs(2);
+
 /// How long to leave a store alone that could not be read.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -68,6 +71,7 @@ struct Runner<'a> {
     /// What the last tick saw, and when it is read if it was not announced by then.
     head_due: Option<(Head, Instant)>,
     state: BusState,
+    down_since: Option<Instant>,
     next_tick: Instant,
 }
 
@@ -116,6 +120,7 @@ impl LogLoop {
                 Some(()) = self.woken.recv() => { runner.woke("asked"); runner.tick().await; }
             }
             runner.apply_all().await;
+            runner.note_health();
         }
     }
 }
@@ -198,7 +203,16 @@ impl<'a> Runner<'a> {
     fn new(shared: &'a Shared, bus: &'a dyn Bus, place: Place) -> Runner<'a> {
         let state = *shared.state.borrow();
         let next_tick = Instant::now();
-        Runner { shared, bus, place, hole_due: None, head_due: None, state, next_tick }
+        Runner {
+            shared,
+            bus,
+            place,
+            hole_due: None,
+            head_due: None,
+            state,
+            down_since: None,
+            next_tick,
+        }
     }
 
     fn woke(&self, why: &'static str) {
@@ -237,10 +251,19 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// A listener that is lost and found again is nobody's concern but ours.
+    fn note_health(&mut self) {
+        let degraded = self.down_since.is_some_and(|since| since.elapsed() >= DEGRADED_AFTER);
+        self.shared
+            .degraded
+            .send_if_modified(|known| std::mem::replace(known, degraded) != degraded);
+    }
+
     fn set_state(&mut self, state: BusState) {
         if self.state != state {
             tracing::info!(from = %self.state, to = %state, "bus state");
             self.state = state;
+            self.down_since = (state == BusState::Down).then(Instant::now);
             self.shared.state.send_replace(state);
             self.shared.metrics.bus.enter(state.as_str());
         }
@@ -331,18 +354,23 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The log has a new epoch: what was read before is of no use to anybody's cursor.
+    /// Goes on from the head: the log has a new epoch, or this replica has to skip a part of it.
     async fn begin(&mut self, head: Head) -> Option<Head> {
         self.shared.store.barrier().await.ok()?;
         let position = Cursor::new(head.epoch.clone(), head.seq);
         let settings = &self.shared.settings;
         let ring = Ring::new(position.clone(), settings.ring_messages_max, settings.ring_bytes_max);
         *self.shared.ring.write() = Some(ring);
+        let renewed = head.epoch != self.place.epoch;
         self.place = Place { epoch: head.epoch.clone(), order: Order::new(head.seq), mark: None };
         (self.hole_due, self.head_due) = (None, None);
-        self.shared.hub.reset(&position);
-        self.shared.metrics.log.epochs.inc();
-        tracing::warn!(epoch = %head.epoch, "the log has a new epoch; sessions were told to reload");
+        if renewed {
+            self.shared.hub.reset(&position);
+            self.shared.metrics.log.epochs.inc();
+            tracing::warn!(epoch = %head.epoch, "the log has a new epoch; sessions were told to reload");
+        } else {
+            self.shared.hub.skip(head.seq);
+        }
         Some(head)
     }
 
@@ -427,7 +455,8 @@ impl<'a> Runner<'a> {
         true
     }
 
-    /// This replica was away for so long that what it missed is gone: its sessions must reload.
+    /// This replica was away for so long that what it missed is gone. Its sessions read on from
+    /// their own cursors, and those whose cursors are as old must reload.
     async fn skip_to(&mut self, oldest: Seq) -> bool {
         tracing::error!(applied = %self.place.order.applied(), %oldest, "away for longer than messages are kept");
         match self.shared.store.head().await {

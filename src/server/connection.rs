@@ -16,14 +16,15 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 
 use super::ConnectionGuard;
+use super::stall::Watched;
 
 /// Who is at the other end of the connection, often a load balancer; an extension of each request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Peer(pub SocketAddr);
 
-/// Returns when the connection has ended, was upgraded, or is cut.
+/// Returns when the connection has ended, was upgraded, or is cut; or when its client takes nothing.
 pub(super) fn serve(
-    stream: TcpStream,
+    stream: Watched<TcpStream>,
     peer: SocketAddr,
     router: Router,
     http: &Builder,
@@ -40,16 +41,21 @@ pub(super) fn serve(
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     async move {
         let mut connection = pin!(connection);
+        let life = async {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = guard.closing().cancelled() => {}
+            }
+            // An idle connection is closed, a request under way is the last one.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        };
         let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
+            ended = life => ended,
             () = guard.cut().cancelled() => return,
-            () = guard.closing().cancelled() => {
-                // An idle connection is closed, a request under way is the last one.
-                connection.as_mut().graceful_shutdown();
-                tokio::select! {
-                    ended = connection => ended,
-                    () = guard.cut().cancelled() => return,
-                }
+            () = guard.stalled().cancelled() => {
+                guard.note_stalled();
+                return;
             }
         };
         if let Err(error) = ended {

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 
 /// Refusals being written at once; beyond that a connection is just closed.
 const REFUSALS_MAX: usize = 64;
-/// How long a refused client may take to read its answer.
+/// How long a refused client may take to ask and to read its answer.
 const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -43,6 +43,7 @@ pub struct ConnectionGuard(Arc<Place>);
 struct Place {
     closing: CancellationToken,
     cut: CancellationToken,
+    stalled: CancellationToken,
     metrics: Metrics,
     _permit: OwnedSemaphorePermit,
     _token: TaskTrackerToken,
@@ -57,6 +58,15 @@ impl ConnectionGuard {
     /// Cancelled when the drain is over; what does not end now is named in the log.
     pub fn cut(&self) -> &CancellationToken {
         &self.0.cut
+    }
+
+    /// Cancelled when the client has taken nothing from its socket for too long.
+    pub fn stalled(&self) -> &CancellationToken {
+        &self.0.stalled
+    }
+
+    pub(super) fn note_stalled(&self) {
+        self.0.metrics.server.stalled.inc();
     }
 
     /// Runs what outlives the response, such as a WebSocket, and drops it when the drain is over.
@@ -96,6 +106,7 @@ impl Gate {
         Some(ConnectionGuard(Arc::new(Place {
             closing: self.closing.clone(),
             cut: self.cut.clone(),
+            stalled: CancellationToken::new(),
             metrics: self.metrics.clone(),
             _permit: permit,
             _token: self.tracker.token(),
@@ -106,15 +117,19 @@ impl Gate {
         self.tracker.spawn(connection);
     }
 
-    /// Answers 503 without reading the request.
+    /// Answers 503 whatever the request is.
     pub(super) fn turn_away(&self, mut stream: TcpStream) {
         self.refused("full");
         let Ok(permit) = self.refusals.clone().try_acquire_owned() else { return };
         let farewell = async move {
+            let mut request = [0; 1024];
+            // An answer that comes before its request is taken for a broken connection.
+            if stream.read(&mut request).await? == 0 {
+                return Ok(());
+            }
             stream.write_all(REFUSAL).await?;
             stream.shutdown().await?;
             // Closing over unread bytes would reset the connection and take the answer with it.
-            let mut request = [0; 1024];
             while stream.read(&mut request).await? > 0 {}
             std::io::Result::Ok(())
         };

@@ -43,7 +43,13 @@ impl Hand {
 }
 
 fn bounds() -> Bounds {
-    Bounds { connections_max: 4, header_timeout: HANG, accept_grace: Duration::ZERO, drain: HANG }
+    Bounds {
+        connections_max: 4,
+        header_timeout: HANG,
+        accept_grace: Duration::ZERO,
+        drain: HANG,
+        stall: HANG,
+    }
 }
 
 fn router(hand: Hand) -> Router {

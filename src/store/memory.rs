@@ -91,6 +91,19 @@ impl MemoryStore {
         MemoryStore { state: Arc::new(Mutex::new(state)), tasks, clock, bus, settings }
     }
 
+    /// Forgets everything after a place, as a server that crashed forgets what it had not flushed.
+    /// For simulations: nobody else takes from a log.
+    pub fn set_back(&self, to: Seq) {
+        let mut state = self.state.lock();
+        while state.messages.back().is_some_and(|message| message.seq > Some(to)) {
+            if let Some(message) = state.messages.pop_back() {
+                state.bytes -= message.data.len();
+            }
+        }
+        state.head = state.head.min(to);
+        state.keys.retain(|_, (seq, _)| *seq <= to);
+    }
+
     fn append(&self, drafts: &[Draft]) -> Appended {
         let mut state = self.state.lock();
         let at = self.clock.now().max(state.newest);

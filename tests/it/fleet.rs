@@ -15,6 +15,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Replica {
     pub name: String,
     pub url: String,
+    /// Where health and metrics are, if they are apart.
+    pub ops_url: Option<String>,
     child: Child,
     /// Kept open: a process whose stderr is closed would fail to log.
     stderr: Option<Lines<BufReader<ChildStderr>>>,
@@ -31,25 +33,24 @@ impl Replica {
 
     /// Starts one and waits until it listens.
     pub async fn spawned(name: &str, database_url: &str, settings: &[(&str, &str)]) -> Replica {
-        let mut all: BTreeMap<String, String> =
-            [("DATABASE_URL", database_url), ("TIDINGS_REPLICA", name), ("TIDINGS_DEV", "true")]
-                .into_iter()
-                .chain(settings.iter().copied())
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .collect();
-        all.entry("TIDINGS_LISTEN".to_owned()).or_insert("127.0.0.1:0".to_owned());
-        Replica::spawn(name, all).await
+        let database = ("DATABASE_URL", database_url);
+        let settings: Vec<_> = [database].into_iter().chain(settings.iter().copied()).collect();
+        Replica::spawn(name, environment(name, &settings)).await
     }
 
-    /// One without a database.
+    /// Starts one without a database, whose log is gone when it ends.
     pub async fn in_memory(name: &str, settings: &[(&str, &str)]) -> Replica {
-        let own =
-            [("TIDINGS_REPLICA", name), ("TIDINGS_DEV", "true"), ("TIDINGS_LISTEN", "127.0.0.1:0")];
-        let all =
-            own.iter().chain(settings).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let mut replica = Replica::spawn(name, all.collect()).await;
+        let mut replica = Replica::spawn(name, environment(name, settings)).await;
         replica.until_ready().await;
         replica
+    }
+
+    /// What it says, and its exit code, when it ought not to start.
+    pub async fn refused(settings: &[(&str, &str)]) -> (Option<i32>, String) {
+        let mut command = command(&environment("refused", settings));
+        let output = tokio::time::timeout(PATIENCE, command.output()).await;
+        let output = output.expect("it does not start").unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
 
     pub fn process(&self) -> u32 {
@@ -57,26 +58,25 @@ impl Replica {
     }
 
     async fn spawn(name: &str, mut settings: BTreeMap<String, String>) -> Replica {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
-        command.arg("serve").env_clear().envs(&settings).kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = command(&settings).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let deadline = Instant::now() + PATIENCE;
         let mut before = Vec::new();
-        let address = loop {
+        let (address, ops_address) = loop {
             let line =
                 timeout_at(deadline, lines.next_line()).await.expect("it says where it listens");
             let line = line.unwrap().unwrap_or_else(|| panic!("it did not start: {before:?}"));
-            let said: Value = serde_json::from_str(&line).unwrap_or_default();
-            if said["message"] == "listening" {
-                break said["address"].as_str().unwrap().to_owned();
+            if line.contains("listening")
+                && let Some(address) = field(&line, "address")
+            {
+                break (address, field(&line, "ops_address"));
             }
             before.push(line);
         };
         settings.insert("TIDINGS_LISTEN".to_owned(), address.clone());
         let url = format!("http://{address}");
-        Replica { name: name.to_owned(), url, child, stderr: Some(lines), settings }
+        let ops_url = ops_address.map(|address| format!("http://{address}"));
+        Replica { name: name.to_owned(), url, ops_url, child, stderr: Some(lines), settings }
     }
 
     /// The same replica again, under the same address.
@@ -88,14 +88,40 @@ impl Replica {
 
     pub async fn until_ready(&mut self) {
         until("the replica is ready", || async {
-            let answer = reqwest::get(format!("{}/readyz", self.url)).await;
+            let answer = reqwest::get(format!("{}/readyz", self.ops())).await;
             answer.is_ok_and(|answer| answer.status().is_success())
         })
         .await;
     }
 
+    fn ops(&self) -> &str {
+        self.ops_url.as_deref().unwrap_or(&self.url)
+    }
+
+    /// One number of its metrics, by name and labels; 0 for what was never counted.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let answer = reqwest::get(format!("{}/metrics", self.ops())).await.unwrap();
+        let page = answer.text().await.unwrap();
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// Reads what it logs until a line says what is looked for, and returns that line.
+    pub async fn said(&mut self, what: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let lines = self.stderr.as_mut().expect("it was not told to leave");
+        loop {
+            let line = timeout_at(deadline, lines.next_line()).await;
+            let line = line.unwrap_or_else(|_| panic!("it never says {what}"));
+            let line = line.unwrap().unwrap_or_else(|| panic!("it ended before it said {what}"));
+            if line.contains(what) {
+                return line;
+            }
+        }
+    }
+
     pub async fn readyz(&self) -> Value {
-        reqwest::get(format!("{}/readyz", self.url)).await.unwrap().json().await.unwrap()
+        reqwest::get(format!("{}/readyz", self.ops())).await.unwrap().json().await.unwrap()
     }
 
     pub async fn stats(&self) -> Value {
@@ -118,6 +144,18 @@ impl Replica {
         self.ended().await
     }
 
+    /// Tells it to leave and returns its exit code and what it said since it listens.
+    pub async fn leave_saying(&mut self) -> (Option<i32>, Vec<String>) {
+        self.signal("-TERM");
+        let mut lines = self.stderr.take().unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = Vec::new();
+        while let Ok(Ok(Some(line))) = timeout_at(deadline, lines.next_line()).await {
+            said.push(line);
+        }
+        (timeout_at(deadline, self.child.wait()).await.expect("it ends").unwrap().code(), said)
+    }
+
     pub async fn ended(&mut self) -> Option<i32> {
         // What it still says must go somewhere, or it would wait for ever.
         let mut lines = self.stderr.take().unwrap();
@@ -131,6 +169,31 @@ impl Replica {
         let client = reqwest::Client::new();
         publish_to(&client, &[&self.url], body).await
     }
+}
+
+/// The settings of a test come last, so that they win.
+fn environment(name: &str, settings: &[(&str, &str)]) -> BTreeMap<String, String> {
+    [("TIDINGS_REPLICA", name), ("TIDINGS_DEV", "true"), ("TIDINGS_LISTEN", "127.0.0.1:0")]
+        .into_iter()
+        .chain(settings.iter().copied())
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn command(settings: &BTreeMap<String, String>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidings"));
+    command.arg("serve").env_clear().envs(settings).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// A field of a line of the log, in either of its formats.
+fn field(line: &str, name: &str) -> Option<String> {
+    if let Ok(said) = serde_json::from_str::<Value>(line) {
+        return said[name].as_str().map(str::to_owned);
+    }
+    let word = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    word.map(|word| word.trim_matches('"').to_owned())
 }
 
 /// Publishes to one of several replicas, the next one if that does not work.

@@ -1,6 +1,8 @@
 //! Clients that follow topics over WebSocket, server-sent events or long poll, and come back by themselves.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +10,10 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::fleet::until;
+use crate::fleet::{PATIENCE, until};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
@@ -30,8 +33,16 @@ pub struct Seen {
     pub messages: Vec<(String, u64)>,
     pub connects: usize,
     pub resets: usize,
+    /// What it was told of its replica's sight of the log.
+    pub statuses: Vec<String>,
+    /// From the end of a connection to the next `welcome`.
+    pub longest_absence: Duration,
+    left: Option<Instant>,
     cursor: Option<String>,
 }
+
+/// Heartbeats come every 15 s unless a replica is told otherwise.
+const SILENCE: Duration = Duration::from_secs(40);
 
 pub struct Follower {
     seen: Arc<Mutex<Seen>>,
@@ -42,6 +53,17 @@ pub struct Follower {
 impl Follower {
     /// Follows on the first replica that takes it, beginning now or after a cursor.
     pub fn start(way: Way, urls: Vec<String>, topics: &str, cursor: Option<String>) -> Follower {
+        Follower::impatient(way, urls, topics, cursor, SILENCE)
+    }
+
+    /// One that leaves a replica which has said nothing for that long.
+    pub fn impatient(
+        way: Way,
+        urls: Vec<String>,
+        topics: &str,
+        cursor: Option<String>,
+        silence: Duration,
+    ) -> Follower {
         let seen = Arc::new(Mutex::new(Seen { cursor, ..Seen::default() }));
         let (own, topics) = (seen.clone(), topics.to_owned());
         #[expect(clippy::disallowed_methods, reason = "a client of a test, ended with it")]
@@ -49,10 +71,11 @@ impl Follower {
             let mut pause = tokio::time::interval(Duration::from_millis(10));
             for url in urls.iter().cycle() {
                 match way {
-                    Way::WebSocket => websocket(url, &topics, &own).await,
-                    Way::Sse => sse(url, &topics, &own).await,
-                    Way::LongPoll => long_poll(url, &topics, &own).await,
-                }
+                    Way::WebSocket => websocket(url, &topics, &own, silence).await,
+                    Way::Sse => sse(url, &topics, &own, silence).await,
+                    Way::LongPoll => long_poll(url, &topics, &own, silence).await,
+                };
+                own.lock().left.get_or_insert_with(Instant::now);
                 pause.tick().await;
             }
         });
@@ -61,6 +84,36 @@ impl Follower {
 
     pub async fn connected(&self) {
         until("the client is connected", async || self.seen.lock().connects > 0).await;
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.lock().messages.len()
+    }
+
+    /// Waits until it has had everything, and says what is wrong with what it had.
+    pub async fn verdict(&self, published: &[u64]) -> Verdict {
+        let deadline = Instant::now() + PATIENCE;
+        let mut pause = tokio::time::interval(Duration::from_millis(20));
+        while self.count() < published.len() && Instant::now() < deadline {
+            pause.tick().await;
+        }
+        let seen = self.seen();
+        let had: HashSet<u64> = seen.messages.iter().map(|(_, seq)| *seq).collect();
+        let mut last: HashMap<&str, u64> = HashMap::new();
+        let mut reordered = 0;
+        for (topic, seq) in &seen.messages {
+            let highest = last.entry(topic).or_default();
+            reordered += usize::from(*seq < *highest);
+            *highest = (*highest).max(*seq);
+        }
+        Verdict {
+            received: seen.messages.len(),
+            lost: published.iter().filter(|seq| !had.contains(seq)).count(),
+            doubled: seen.messages.len() - had.len(),
+            reordered,
+            resets: seen.resets,
+            connects: seen.connects,
+        }
     }
 
     pub fn seen(&self) -> Seen {
@@ -83,6 +136,34 @@ impl Follower {
     }
 }
 
+/// What one client had of what was published.
+pub struct Verdict {
+    pub received: usize,
+    pub lost: usize,
+    pub doubled: usize,
+    pub reordered: usize,
+    pub resets: usize,
+    /// Shown only: how often it had to come back.
+    pub connects: usize,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verdict { received, lost, doubled, reordered, resets, connects } = self;
+        write!(
+            f,
+            "{received} received over {connects} connections; {lost} lost, {doubled} doubled, \
+             {reordered} reordered, {resets} resets"
+        )
+    }
+}
+
+impl Verdict {
+    pub fn is_bad(&self) -> bool {
+        [self.lost, self.doubled, self.reordered, self.resets].iter().any(|count| *count > 0)
+    }
+}
+
 impl Drop for Follower {
     fn drop(&mut self) {
         self.task.abort();
@@ -100,6 +181,8 @@ fn note(seen: &Mutex<Seen>, frame: &Value) {
     match frame["type"].as_str() {
         Some("welcome") => {
             seen.connects += 1;
+            let away = seen.left.take().map_or(Duration::ZERO, |left| left.elapsed());
+            seen.longest_absence = seen.longest_absence.max(away);
             if seen.cursor.is_none() {
                 seen.cursor = frame["cursor"].as_str().map(str::to_owned);
             }
@@ -111,6 +194,7 @@ fn note(seen: &Mutex<Seen>, frame: &Value) {
             }
         }
         Some("reset") => seen.resets += 1,
+        Some("status") => seen.statuses.push(frame["status"].as_str().unwrap().to_owned()),
         _ => {}
     }
     if let Some(cursor) = frame["cursor"].as_str() {
@@ -124,24 +208,31 @@ fn address(url: &str, path: &str, topics: &str, name: &str, seen: &Mutex<Seen>) 
     format!("{url}{path}?topics={topics}{cursor}")
 }
 
-async fn websocket(url: &str, topics: &str, seen: &Mutex<Seen>) {
+/// Each of these returns when the connection has ended, or said nothing for too long.
+async fn websocket(
+    url: &str,
+    topics: &str,
+    seen: &Mutex<Seen>,
+    silence: Duration,
+) -> Option<Infallible> {
     let url = url.replace("http://", "ws://");
     let address = address(&url, "/v1/ws", topics, "cursor", seen);
-    let Ok((mut socket, _)) = tokio_tungstenite::connect_async(address).await else { return };
-    while let Some(Ok(message)) = socket.next().await {
-        if let Message::Text(text) = message {
+    let connecting = tokio_tungstenite::connect_async(address);
+    let (mut socket, _) = timeout(silence, connecting).await.ok()?.ok()?;
+    loop {
+        if let Message::Text(text) = timeout(silence, socket.next()).await.ok()??.ok()? {
             note(seen, &serde_json::from_str(&text).unwrap());
         }
     }
 }
 
-async fn sse(url: &str, topics: &str, seen: &Mutex<Seen>) {
+async fn sse(url: &str, topics: &str, seen: &Mutex<Seen>, silence: Duration) -> Option<Infallible> {
     let address = address(url, "/v1/sse", topics, "last_event_id", seen);
-    let Ok(answer) = reqwest::get(address).await else { return };
+    let answer = timeout(silence, reqwest::get(address)).await.ok()?.ok()?;
     let mut body = answer.bytes_stream();
     let mut buffer = Vec::new();
-    while let Some(Ok(chunk)) = body.next().await {
-        buffer.extend_from_slice(&chunk);
+    loop {
+        buffer.extend_from_slice(&timeout(silence, body.next()).await.ok()??.ok()?);
         while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = buffer.drain(..=end).collect();
             if let Some(data) = std::str::from_utf8(&line).unwrap().strip_prefix("data: ") {
@@ -151,14 +242,17 @@ async fn sse(url: &str, topics: &str, seen: &Mutex<Seen>) {
     }
 }
 
-async fn long_poll(url: &str, topics: &str, seen: &Mutex<Seen>) {
+async fn long_poll(
+    url: &str,
+    topics: &str,
+    seen: &Mutex<Seen>,
+    silence: Duration,
+) -> Option<Infallible> {
     loop {
-        let address = address(url, "/v1/messages", topics, "after", seen) + "&limit=50&wait_s=5";
-        let Ok(answer) = reqwest::get(address).await else { return };
-        if !answer.status().is_success() {
-            return;
-        }
-        let Ok(page) = answer.json::<Value>().await else { return };
+        let address = address(url, "/v1/messages", topics, "after", seen) + "&limit=50&wait_s=2";
+        let asked = timeout(silence, reqwest::get(address));
+        let answer = asked.await.ok()?.ok()?.error_for_status().ok()?;
+        let page: Value = timeout(silence, answer.json()).await.ok()?.ok()?;
         for frame in page["messages"].as_array().unwrap() {
             note(seen, frame);
         }

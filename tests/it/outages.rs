@@ -1,59 +1,12 @@
 //! What clients see while Postgres goes away, wholly or only for the listener: nothing twice, nothing lost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use serde_json::{Value, json};
 use tidings::cluster::{Mode, Options};
-use tokio::task::JoinHandle;
 
-use crate::fleet::{Replica, publish_to, until};
+use crate::fleet::{Replica, until};
 use crate::follower::{Follower, Way};
 use crate::harness;
-
-/// Publishers that go on whatever happens, and insist until each message is answered.
-struct Load {
-    stop: Arc<AtomicBool>,
-    tasks: Vec<JoinHandle<Vec<u64>>>,
-}
-
-impl Load {
-    fn start(urls: &[String], publishers: usize) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
-        let publish = |publisher: usize| {
-            let (stop, urls) = (stop.clone(), urls.to_vec());
-            #[expect(clippy::disallowed_methods, reason = "a client of a test, ended by it")]
-            tokio::spawn(async move {
-                let client = reqwest::Client::new();
-                let start = publisher % urls.len();
-                let urls: Vec<&str> =
-                    urls[start..].iter().chain(&urls[..start]).map(String::as_str).collect();
-                let mut seqs = Vec::new();
-                while !stop.load(Ordering::Relaxed) {
-                    let key = format!("{publisher}-{}", seqs.len());
-                    let topic = format!("load:{publisher}");
-                    let body = json!({"topic": topic, "data": seqs.len(), "idempotency_key": key});
-                    let answer = publish_to(&client, &urls, &body).await;
-                    seqs.push(answer["messages"][0]["seq"].as_u64().unwrap());
-                }
-                seqs
-            })
-        };
-        let tasks = (0..publishers).map(publish).collect();
-        Load { stop, tasks }
-    }
-
-    /// Every seq that was answered, in order.
-    async fn end(self) -> Vec<u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut seqs = Vec::new();
-        for task in self.tasks {
-            seqs.extend(task.await.unwrap());
-        }
-        seqs.sort_unstable();
-        seqs
-    }
-}
+use crate::load::{Load, lost_and_doubled_nothing, received};
 
 async fn fleet(database_url: &str) -> Vec<Replica> {
     let mut fleet = Vec::new();
@@ -77,21 +30,6 @@ async fn followers(fleet: &[Replica]) -> Vec<Follower> {
         follower.connected().await;
     }
     followers
-}
-
-async fn received(followers: &[Follower], messages: usize) {
-    until("every client has had some of it", async || {
-        followers.iter().all(|follower| follower.seen().messages.len() >= messages)
-    })
-    .await;
-}
-
-async fn lost_and_doubled_nothing(followers: &[Follower], published: &[u64]) {
-    for follower in followers {
-        let seen = follower.has(published.len()).await;
-        assert_eq!(seen.seqs(), published, "{:?}", follower.way);
-        assert_eq!(seen.resets, 0);
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,6 +96,14 @@ async fn a_postgres_that_goes_and_comes_back_under_load_costs_nobody_a_message()
             let problem: Value = refused.json().await.unwrap();
             assert_eq!(problem["status"], 503, "{problem}");
         }
+        let told = async |status: &str| {
+            until("open sessions are told", async || {
+                let mut open = followers.iter().filter(|follower| follower.way != Way::LongPoll);
+                open.all(|follower| follower.seen().statuses.last().is_some_and(|s| s == status))
+            })
+            .await;
+        };
+        told("degraded").await;
         cluster.start_again().unwrap();
         for replica in &fleet {
             until("the replica is ready again", async || {
@@ -166,6 +112,7 @@ async fn a_postgres_that_goes_and_comes_back_under_load_costs_nobody_a_message()
             })
             .await;
         }
+        told("ok").await;
     }
     let published = load.end().await;
     lost_and_doubled_nothing(&followers, &published).await;

@@ -35,6 +35,7 @@ pub fn welcome_frame(
     topics: &[Pattern],
     cursor: &Cursor,
     heartbeat_s: u64,
+    reference: Option<&Reference>,
 ) -> String {
     #[derive(Serialize)]
     struct Welcome<'a> {
@@ -48,7 +49,14 @@ pub fn welcome_frame(
     }
     let topics = topics.iter().map(ToString::to_string).collect();
     let cursor = cursor.to_string();
-    json(&Welcome { r#type: "welcome", session, user, replica, topics, cursor, heartbeat_s })
+    let welcome =
+        Welcome { r#type: "welcome", session, user, replica, topics, cursor, heartbeat_s };
+    let mut text = json(&welcome);
+    if let Some(reference) = reference {
+        text.pop();
+        text.push_str(&format!(",\"ref\":{}}}", reference.as_json()));
+    }
+    text
 }
 
 pub fn ok_frame(reference: Option<&Reference>, messages: Option<&[PublishedAnswer]>) -> String {
@@ -82,6 +90,12 @@ pub fn gap_frame(topic: &Topic, dropped: u64) -> String {
 
 pub fn cursor_frame(cursor: &Cursor) -> String {
     format!("{{\"type\":\"cursor\",\"cursor\":\"{cursor}\"}}")
+}
+
+/// Whether messages still come as they are published, or only once Postgres is back.
+pub fn status_frame(degraded: bool) -> String {
+    let status = if degraded { "degraded" } else { "ok" };
+    format!("{{\"type\":\"status\",\"status\":\"{status}\"}}")
 }
 
 pub fn token_expired_frame() -> String {

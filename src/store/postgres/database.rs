@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row};
 
-use super::connect::{Connector, classify};
+use super::connect::{Connector, classify, give_up};
 use super::query::{Params, Query};
 use crate::metrics::StoreMetrics;
 use crate::store::StoreError;
@@ -100,7 +100,8 @@ impl Database {
                 Err(error)
             }
             Err(_) => {
-                drop(Object::take(connection));
+                let client = Object::take(connection);
+                give_up(&client, self.connector.tls()).await;
                 Err(StoreError::Unavailable(format!("{} took too long", query.name)))
             }
         }

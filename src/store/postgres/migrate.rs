@@ -1,8 +1,8 @@
 //! Brings the schema up: each file of `sql/schema` once, in order, whoever starts first.
 //!
 //! Several replicas may start at once: an advisory lock lets one migrate while the others wait, and
-//! then find nothing left to do. Each file is one transaction with its row in `tidings.migration`.
-//! Files are only ever added; one that was changed after it ran is refused.
+//! then find nothing left to do. All that is missing runs in one transaction, with its rows in
+//! `tidings.migration`. Files are only ever added; one that was changed after it ran is refused.
 
 use std::time::Duration;
 
@@ -72,14 +72,15 @@ pub async fn migrate(connector: &Connector) -> Result<Vec<&'static str>, Migrate
         let client = &client;
         async move { client.batch_execute(&text).await.map_err(|error| classify(&error)) }
     };
-    let lock = async { batch(format!("select pg_advisory_lock({LOCK})")).await };
-    // The lock goes with the connection, so a replica that dies here leaves nothing behind.
+    // The lock goes with the transaction: a replica that dies here leaves nothing behind, and a pooler
+    // that gives the connection to somebody else after the commit keeps no lock for us.
+    let lock = batch(format!("begin; select pg_advisory_xact_lock({LOCK})"));
     match tokio::time::timeout(LOCK_WAIT, lock).await {
         Ok(locked) => locked?,
         Err(_) => return Err(MigrateError::Busy),
     }
     batch(
-        "set client_min_messages = warning;
+        "set local client_min_messages = warning;
          create schema if not exists tidings;
          create table if not exists tidings.migration (
              name text primary key, hash text not null, at timestamptz not null default clock_timestamp());
@@ -90,15 +91,21 @@ pub async fn migrate(connector: &Connector) -> Result<Vec<&'static str>, Migrate
             .to_owned(),
     )
     .await?;
-    let SchemaState::Behind(behind) = state(&client).await? else { return Ok(Vec::new()) };
+    let SchemaState::Behind(behind) = state(&client).await? else {
+        batch("commit".to_owned()).await?;
+        return Ok(Vec::new());
+    };
     for (name, text) in MIGRATIONS.iter().filter(|(name, _)| behind.contains(name)) {
         let record = format!(
-            "begin; {text}; insert into tidings.migration (name, hash) values ('{name}', '{}'); commit",
+            "{text}; insert into tidings.migration (name, hash) values ('{name}', '{}')",
             fingerprint(text)
         );
         batch(record)
             .await
             .map_err(|error| MigrateError::Failed { name, reason: error.to_string() })?;
+    }
+    batch("commit".to_owned()).await?;
+    for name in &behind {
         tracing::info!(migration = name, "schema migrated");
     }
     Ok(behind)

@@ -21,7 +21,7 @@ use futures_util::poll;
 use tokio::time::Instant;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::connect::classify;
+use super::connect::{classify, give_up};
 use super::database::{Database, forgot_prepared, query_unnamed};
 use super::query::{self, Params, Query};
 use super::row;
@@ -263,8 +263,15 @@ impl PostgresWriter {
         &mut self,
         result: Result<Result<T, StoreError>, tokio::time::error::Elapsed>,
     ) -> Result<T, StoreError> {
-        let result = result
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("a batch took too long".to_owned())));
+        let result = match result {
+            Ok(result) => result,
+            Err(_) => {
+                if let Some(link) = &self.link {
+                    give_up(&link.client, self.database.connector().tls()).await;
+                }
+                Err(StoreError::Unavailable("a batch took too long".to_owned()))
+            }
+        };
         match &result {
             Err(StoreError::Unavailable(_)) => (self.link, self.announcing) = (None, None),
             Err(StoreError::Fenced) => self.slot = None,

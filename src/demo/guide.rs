@@ -1,0 +1,73 @@
+//! What the demo says when it is ready: addresses, and lines to copy into another terminal.
+
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use super::database::Database;
+use super::replica::Replica;
+use super::say;
+
+pub async fn show(replicas: &[Replica], database: &Database) {
+    let cursor = cursor(&replicas[0]).await;
+    say(&text(replicas, database, cursor.as_deref(), has_psql()));
+}
+
+fn text(replicas: &[Replica], database: &Database, cursor: Option<&str>, has_psql: bool) -> String {
+    let urls: Vec<String> = replicas.iter().map(Replica::url).collect();
+    let (one, two, three) = (&urls[0], &urls[1], &urls[2]);
+    let mut lines = vec![String::new(), "Three replicas over one Postgres:".to_owned()];
+    for (replica, url) in replicas.iter().zip(&urls) {
+        let pid = replica.pid().unwrap_or_default();
+        lines.push(format!("  {}  {url}  (process {pid})", replica.name));
+    }
+    if !database.is_borrowed() {
+        // The address of a borrowed one holds somebody's password.
+        lines.push(format!("  postgres   {}", database.url));
+    }
+    lines.push(String::new());
+    lines.push("Try it, in other terminals:".to_owned());
+    let mut step = |what: &str, line: String| lines.push(format!("\n  # {what}\n  {line}"));
+    step("Subscribe on replica-2.", format!("curl -N '{two}/v1/sse?topics=order:*'"));
+    step(
+        "Publish on replica-1: replica-2 has it.",
+        format!(r#"curl {one}/v1/messages -d '{{"topic":"order:7","data":{{"step":"packed"}}}}'"#),
+    );
+    if has_psql {
+        let target = match database.is_borrowed() {
+            true => "\"$DATABASE_URL\"".to_owned(),
+            false => format!("'{}'", database.url),
+        };
+        step(
+            "Publish from SQL, in a transaction of your own.",
+            format!(
+                r#"psql {target} -c "select tidings.publish('order:7', '{{\"step\":\"paid\"}}')""#
+            ),
+        );
+    }
+    let pid = replicas[1].pid().unwrap_or_default();
+    step("Kill replica-2, and publish again: it comes back by itself.", format!("kill -9 {pid}"));
+    if let Some(cursor) = cursor {
+        step(
+            "Resume on any replica: everything since the demo began, then what is new.",
+            format!("curl -N -H 'Last-Event-ID: {cursor}' '{three}/v1/sse?topics=order:*'"),
+        );
+    }
+    step("What a replica says of itself.", format!("curl {one}/readyz; curl {one}/v1/stats"));
+    lines.push(String::new());
+    lines.push("Ready. Ctrl-C ends everything and leaves nothing behind.".to_owned());
+    lines.join("\n")
+}
+
+/// The head of the log: a history that begins nowhere begins now, and says where that is.
+async fn cursor(replica: &Replica) -> Option<String> {
+    let url = format!("{}/v1/messages?topic=order:*&limit=1", replica.url());
+    let page: Value = reqwest::get(url).await.ok()?.json().await.ok()?;
+    page["cursor"].as_str().map(str::to_owned)
+}
+
+fn has_psql() -> bool {
+    let mut command = Command::new("psql");
+    let quiet = command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null());
+    quiet.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}

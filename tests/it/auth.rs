@@ -1,0 +1,193 @@
+//! Who is let in where: every endpoint, asked in every way with every kind of token.
+
+mod expiry;
+mod jwks;
+mod origins;
+mod secrets;
+mod tokens;
+
+use serde_json::json;
+
+use self::tokens::{API_KEY, Credential, Issuer, Rights};
+use crate::client::{self, Answer, Carrier};
+use crate::fleet::Replica;
+
+/// What is asked for, and what it takes.
+struct Endpoint {
+    method: &'static str,
+    target: &'static str,
+    body: Option<&'static str>,
+    /// The answers to a user with rights, to one without, and to a server or an admin.
+    allowed: [u16; 3],
+}
+
+const fn get(target: &'static str, allowed: [u16; 3]) -> Endpoint {
+    Endpoint { method: "GET", target, body: None, allowed }
+}
+
+const fn post(body: &'static str, allowed: [u16; 3]) -> Endpoint {
+    Endpoint { method: "POST", target: "/v1/messages", body: Some(body), allowed }
+}
+
+/// The user is 42 and may subscribe to `order:*` and publish on `order:*`; the stranger is 43 and may nothing.
+const ENDPOINTS: &[Endpoint] = &[
+    post(r#"{"topic":"order:7","data":1}"#, [201, 403, 201]),
+    post(r#"{"topic":"order","data":1}"#, [403, 403, 201]),
+    post(r#"{"topic":"user:42","data":1}"#, [403, 403, 201]),
+    post(r#"{"topic":"broadcast","data":1}"#, [403, 403, 201]),
+    post(
+        r#"{"messages":[{"topic":"order:7","data":1},{"topic":"other","data":1}]}"#,
+        [403, 403, 201],
+    ),
+    get("/v1/messages?topic=order:7", [200, 403, 200]),
+    get("/v1/messages?topic=order:*", [200, 403, 200]),
+    get("/v1/messages?topic=order*", [403, 403, 200]),
+    get("/v1/messages?topic=*", [403, 403, 200]),
+    get("/v1/messages?topic=user:42", [200, 403, 200]),
+    get("/v1/messages?topic=user:4*", [403, 403, 200]),
+    get("/v1/messages?topic=role:ops", [200, 403, 200]),
+    get("/v1/messages?topic=role:admin", [403, 403, 200]),
+    get("/v1/messages?topic=broadcast", [200, 200, 200]),
+    get("/v1/sse?topics=order:7", [200, 403, 200]),
+    get("/v1/sse?topics=order:7,secret", [403, 403, 200]),
+    get("/v1/sse", [200, 200, 200]),
+    get("/v1/ws?topics=order:7", [200, 403, 200]),
+    get("/v1/ws?topics=order:7,secret", [403, 403, 200]),
+    get("/v1/ws?topics=user:42", [200, 403, 200]),
+    get("/v1/ws", [200, 200, 200]),
+    get("/v1/stats", [403, 403, 200]),
+];
+
+impl Endpoint {
+    fn expected(&self, credential: &Credential) -> u16 {
+        match credential.rights {
+            Rights::None => 401,
+            Rights::User => self.allowed[0],
+            Rights::Stranger => self.allowed[1],
+            Rights::Everything => self.allowed[2],
+        }
+    }
+}
+
+async fn ask(replica: &Replica, endpoint: &Endpoint, carrier: Carrier, token: &str) -> Answer {
+    client::ask(&replica.url, endpoint.method, endpoint.target, endpoint.body, carrier, token).await
+}
+
+async fn matrix(issuer: &Issuer) {
+    let directory = tempdir();
+    let settings = issuer.settings(&directory);
+    let settings: Vec<(&str, &str)> =
+        settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut replica = Replica::start("replica-1", "", &settings).await;
+    let mut wrong = Vec::new();
+    for credential in issuer.credentials() {
+        for endpoint in ENDPOINTS {
+            let mut carriers = vec![Carrier::Header, Carrier::Parameter];
+            if endpoint.target.starts_with("/v1/ws") {
+                carriers.push(Carrier::Hello);
+            }
+            // `Bearer` and nothing after it is malformed.
+            carriers.retain(|carrier| !credential.token.is_empty() || *carrier != Carrier::Header);
+            for carrier in carriers {
+                let came = ask(&replica, endpoint, carrier, &credential.token).await;
+                let expected = endpoint.expected(&credential);
+                if came.status != expected {
+                    let (what, target) = (credential.what, endpoint.target);
+                    wrong.push(format!(
+                        "{what}, as {carrier:?}, {} {target}: {expected} expected, {came:?} came",
+                        endpoint.method
+                    ));
+                }
+                // Whatever is wrong with a token, the answer does not repeat it.
+                if credential.token.len() > 8 && came.text.contains(&credential.token) {
+                    wrong.push(format!("{}: the answer repeats the token", credential.what));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(replica.leave().await, Some(0));
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+fn tempdir() -> std::path::PathBuf {
+    let directory = std::env::temp_dir().join(format!("tidings-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir(&directory).unwrap();
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_holds_with_a_secret() {
+    matrix(&Issuer::hs256()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_holds_with_an_rsa_key() {
+    matrix(&Issuer::rs256()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_holds_with_an_elliptic_key() {
+    matrix(&Issuer::es256()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_endpoint_holds_with_an_edwards_key() {
+    matrix(&Issuer::eddsa()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_only_health_and_metrics_answer() {
+    let settings = [("TIDINGS_DEV", "false"), ("TIDINGS_API_KEYS", API_KEY)];
+    let replica = Replica::start("replica-1", "", &settings).await;
+    for endpoint in ENDPOINTS {
+        let came = ask(&replica, endpoint, Carrier::Nothing, "").await;
+        // A WebSocket without a token may still say hello; it has to, before anything else.
+        let expected = if endpoint.target.starts_with("/v1/ws") { 0 } else { 401 };
+        assert_eq!(came.status, expected, "{}: {came:?}", endpoint.target);
+    }
+    for target in ["/livez", "/readyz", "/metrics"] {
+        for (carrier, token) in
+            [(Carrier::Nothing, ""), (Carrier::Header, "wrong"), (Carrier::Header, API_KEY)]
+        {
+            let came = client::ask(&replica.url, "GET", target, None, carrier, token).await;
+            assert_eq!(came.status, 200, "{target}: {came:?}");
+        }
+    }
+    for first in
+        [json!({"op": "ping"}), json!({"op": "hello"}), json!({"op": "hello", "token": ""})]
+    {
+        let mut socket = client::connect(&replica.url, "/v1/ws", &[]).await.unwrap();
+        socket.send(&first).await;
+        assert_eq!(socket.closed().await.0, 4401, "{first}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_is_no_bearer_is_malformed() {
+    let settings = [("TIDINGS_DEV", "false"), ("TIDINGS_API_KEYS", API_KEY)];
+    let replica = Replica::start("replica-1", "", &settings).await;
+    let http = reqwest::Client::new();
+    for value in ["Basic YTpi", "Bearer", API_KEY, ""] {
+        let request = http.get(format!("{}/v1/stats", replica.url));
+        let answer = request.header("authorization", value).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{value}");
+        let headers = [("authorization", value)];
+        let mut socket = client::connect(&replica.url, "/v1/ws", &headers).await.unwrap();
+        assert_eq!(socket.closed().await.0, 4400, "{value}");
+    }
+    // The header counts, whatever the query says, and the scheme is spelt as one likes.
+    for (header, query, expected) in [
+        (format!("bearer {API_KEY}"), "wrong", 200),
+        (format!("BEARER  {API_KEY}"), "wrong", 200),
+        ("Bearer wrong".to_owned(), API_KEY, 401),
+    ] {
+        let url = format!("{}/v1/stats?access_token={query}", replica.url);
+        let answer = http.get(url).header("authorization", &header).send().await.unwrap();
+        assert_eq!(answer.status(), expected, "{header}");
+    }
+    // Who one is may be said in dev mode only.
+    let url = format!("{}/v1/stats?access_token={API_KEY}&user=1", replica.url);
+    assert_eq!(http.get(url).send().await.unwrap().status(), 400);
+    assert!(client::connect(&replica.url, "/v1/ws?user=1", &[]).await.is_err());
+}

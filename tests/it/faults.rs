@@ -1,0 +1,10 @@
+//! Faults, one at a time, each doing its best to break a promise; `storm` throws them all at once.
+//!
+//! Every fault is a real one: processes are killed and frozen, connections are cut by a proxy, the
+//! server is stopped, paused and set back to an older state.
+
+mod clock;
+mod connection;
+mod process;
+mod server;
+mod storm;
