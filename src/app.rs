@@ -137,16 +137,8 @@ impl Replica {
         let loops = Loops {
             schema: backend.schema,
             schema_known,
-<<<<<<< HEAD
-            bus: backend.bus,
-            log: log_loop,
-            lanes,
-            signals,
-            recovery,
-            tasks: task_runner,
-=======
             log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
->>>>>>> main
+            tasks: task_runner,
             auth,
         };
         loops.start(&supervisor);

@@ -42,11 +42,8 @@ pub struct Config {
     pub log: Log,
     pub bus: Bus,
     pub feed: Feed,
-<<<<<<< HEAD
     pub tasks: Tasks,
-=======
     pub memory: Memory,
->>>>>>> main
     pub postgres: Postgres,
     /// What is allowed and yet worth a line in the log.
     pub warnings: Vec<String>,

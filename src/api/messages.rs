@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use axum::extract::{Extension, FromRequest, Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::Api;
 use super::error::Problem;
@@ -37,27 +36,8 @@ pub async fn publish(
 ) -> Result<Response, Problem> {
     let principal = api.principal(&headers, &mut query).await?;
     query.finish()?;
-<<<<<<< HEAD
-    let text = api.json(&headers, body)?;
+    let text = api.json(&headers, request).await?;
     let drafts = publish_body(&text, api.publish_limits(), &principal)?;
-=======
-    let is_json = headers.get(header::CONTENT_TYPE).is_none_or(|value| {
-        value.to_str().is_ok_and(|text| {
-            let essence = text.split(';').next().unwrap_or_default().trim();
-            // The second is what curl says of any body; the origin was checked, so no page hides behind it.
-            ["application/json", "application/x-www-form-urlencoded"]
-                .iter()
-                .any(|known| essence.eq_ignore_ascii_case(known))
-        })
-    });
-    if !is_json {
-        return Err(Problem::media_type());
-    }
-    let body = read(&api, request).await?;
-    let text =
-        std::str::from_utf8(&body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
-    let drafts = publish_body(text, api.publish_limits(), &principal)?;
->>>>>>> main
     if let Some(draft) = drafts.iter().find(|draft| !principal.may_publish(&draft.topic)) {
         return Err(not_allowed(&draft.topic));
     }
@@ -70,23 +50,6 @@ pub async fn publish(
         .collect();
     Ok((StatusCode::CREATED, axum::Json(serde_json::json!({ "messages": answers })))
         .into_response())
-}
-
-/// Reads a body, of somebody who is known by now.
-async fn read(api: &Api, request: Request) -> Result<Bytes, Problem> {
-    let settings = &api.inner.settings;
-    let reading = Bytes::from_request(request, api);
-    let Ok(body) = timeout(settings.body_timeout, reading).await else {
-        let seconds = settings.body_timeout.as_secs();
-        return Err(Problem::malformed(format!("the body took longer than {seconds} s")));
-    };
-    body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => {
-            let max = settings.body_bytes_max;
-            Problem::too_large(format!("a body has at most {max} bytes"))
-        }
-        _ => Problem::malformed("the body broke off"),
-    })
 }
 
 /// One page of what came after a place, waiting for the first message if that was asked for.
@@ -116,17 +79,12 @@ pub async fn history(
         query.refuse("topic", "is missing: at least one");
     }
     query.finish()?;
-<<<<<<< HEAD
     api.may_subscribe(&principal, &wanted).await?;
-    api.check_count(wanted.len())?;
     // Whoever begins with a task is told how it stands; whoever resumes has been.
     let told = match (&after, &since) {
         (None, None) => api.snapshots(&wanted).await?,
         _ => Vec::new(),
     };
-=======
-    api.may_subscribe(&principal, &wanted)?;
->>>>>>> main
     let patterns: PatternSet = wanted.into_iter().collect();
     api.check_count(patterns.len())?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);

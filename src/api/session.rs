@@ -14,14 +14,9 @@ use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
     ok_frame, pong_frame, publish_message, status_frame, welcome_frame,
 };
-<<<<<<< HEAD
-use crate::domain::{Cursor, Pattern, Principal, TaskId};
-use crate::feed::{Feed, Start};
-use crate::frame::Frame;
-=======
-use crate::domain::{Cursor, Pattern, PatternSet, Principal};
+use crate::domain::{Cursor, Pattern, PatternSet, Principal, TaskId};
 use crate::feed::{Feed, FeedError, Start};
->>>>>>> main
+use crate::frame::Frame;
 
 /// How long before its token expires a session is told.
 const EXPIRY_WARNING_S: i64 = 30;

@@ -1,9 +1,7 @@
 //! Tasks over HTTP: for those who submit and watch them, and for workers.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -21,17 +19,15 @@ use crate::store::task::{Claim, Granted, ItemFilter, Reported, TaskFilter, Which
 const PAGE_MAX: u64 = 1_000;
 const PAGE: u64 = 100;
 
-type Body = Result<Bytes, BytesRejection>;
-
 pub async fn submit(
     State(api): State<Api>,
     headers: HeaderMap,
     mut query: Query,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     let principal = api.principal(&headers, &mut query).await?;
     query.finish()?;
-    let text = api.json(&headers, body)?;
+    let text = api.json(&headers, request).await?;
     let settings = &api.inner.settings;
     let limits = TaskLimits {
         items_max: settings.task_items_max,
@@ -160,11 +156,11 @@ pub async fn claim(
     guard: Option<Extension<ConnectionGuard>>,
     headers: HeaderMap,
     mut query: Query,
-    body: Body,
+    request: Request,
 ) -> Result<Response, Problem> {
     let principal = api.principal(&headers, &mut query).await?;
     query.finish()?;
-    let text = api.json(&headers, body)?;
+    let text = api.json(&headers, request).await?;
     let wanted = claim_body(&text, api.inner.settings.long_poll_max)?;
     let tasks = &api.inner.tasks;
     let owner = if principal.admin { None } else { principal.user };
@@ -195,9 +191,9 @@ pub async fn report(
     Path(id): Path<String>,
     headers: HeaderMap,
     query: Query,
-    body: Body,
+    request: Request,
 ) -> Result<Json<Value>, Problem> {
-    api.reported(&headers, query, &id, body, false).await
+    api.reported(&headers, query, &id, request, false).await
 }
 
 pub async fn finish(
@@ -205,9 +201,9 @@ pub async fn finish(
     Path(id): Path<String>,
     headers: HeaderMap,
     query: Query,
-    body: Body,
+    request: Request,
 ) -> Result<Json<Value>, Problem> {
-    api.reported(&headers, query, &id, body, true).await
+    api.reported(&headers, query, &id, request, true).await
 }
 
 fn limit(query: &mut Query) -> usize {
@@ -266,12 +262,12 @@ impl Api {
         headers: &HeaderMap,
         mut query: Query,
         id: &str,
-        body: Body,
+        request: Request,
         finishes: bool,
     ) -> Result<Json<Value>, Problem> {
         let principal = self.principal(headers, &mut query).await?;
         query.finish()?;
-        let text = self.json(headers, body)?;
+        let text = self.json(headers, request).await?;
         let task = self.own_task(&principal, id).await?;
         let report = report_body(&text, &task.id, finishes)?;
         match self.inner.tasks.report(&report).await? {

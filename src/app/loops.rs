@@ -28,6 +28,7 @@ pub struct Loops {
     pub schema: Schema,
     pub schema_known: watch::Sender<SchemaCheck>,
     pub log: LogLoops,
+    pub tasks: Runner,
     pub auth: Authenticator,
 }
 
@@ -38,11 +39,6 @@ pub struct LogLoops {
     pub lanes: Vec<Lane>,
     pub signals: SignalLoop,
     pub recovery: Recovery,
-<<<<<<< HEAD
-    pub tasks: Runner,
-    pub auth: Authenticator,
-=======
->>>>>>> main
 }
 
 impl Loops {
@@ -50,6 +46,11 @@ impl Loops {
         let ready = self.schema_known.subscribe();
         start_schema(supervisor, self.schema, self.schema_known);
         self.log.start(supervisor, &ready);
+        let tasks = Arc::new(Mutex::new(self.tasks));
+        when_ready(supervisor, "tasks", &ready, move |shutdown| {
+            let tasks = tasks.clone();
+            async move { tasks.lock().await.run(&shutdown).await }
+        });
         start_keys(supervisor, self.auth);
     }
 }
@@ -74,11 +75,6 @@ impl LogLoops {
         when_ready(supervisor, "recovery", ready, move |shutdown| {
             let recovery = recovery.clone();
             async move { recovery.lock().await.run(&shutdown.stopping).await }
-        });
-        let tasks = Arc::new(Mutex::new(self.tasks));
-        when_ready(supervisor, "tasks", &ready, move |shutdown| {
-            let tasks = tasks.clone();
-            async move { tasks.lock().await.run(&shutdown).await }
         });
         // These two answer publishers, with a refusal as long as the log cannot be written.
         for lane in self.lanes {

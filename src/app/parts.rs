@@ -108,12 +108,8 @@ impl Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
-<<<<<<< HEAD
             tasks: Arc::new(store.clone()),
-            schema: Schema::Postgres { connector, store },
-=======
             schema: Schema::Postgres { connector: listener, store },
->>>>>>> main
         })
     }
 }

@@ -28,11 +28,8 @@ pub(super) fn config(
         log: log(v),
         bus: bus(v),
         feed: feed(v),
-<<<<<<< HEAD
         tasks: tasks(v),
-=======
         memory: memory(v),
->>>>>>> main
         postgres: postgres(v, env, &replica, &mut warnings),
         replica,
         dev,
@@ -177,7 +174,6 @@ fn feed(v: &mut Values) -> Feed {
     }
 }
 
-<<<<<<< HEAD
 fn tasks(v: &mut Values) -> Tasks {
     let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     Tasks {
@@ -192,10 +188,10 @@ fn tasks(v: &mut Values) -> Tasks {
         http_hosts: v.list("task_http_hosts"),
         http_secrets: v.list("task_http_secrets").into_iter().map(Secret::new).collect(),
     }
-=======
+}
+
 fn memory(v: &mut Values) -> Memory {
     Memory { messages_max: v.count("memory_messages_max"), bytes_max: v.count("memory_bytes_max") }
->>>>>>> main
 }
 
 fn postgres(

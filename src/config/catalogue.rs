@@ -217,7 +217,6 @@ pub static SETTINGS: &[Setting] = &[
     setting("feed", "page_bytes_max", bytes(KIB, 64 * MIB),
         "What they may weigh, the first one apart.").default("128 KiB"),
 
-<<<<<<< HEAD
     setting("tasks", "tasks_max", count(1, 10_000),
         "Tasks that this replica works on at once; further ones are left to others, or wait.").default("32"),
     setting("tasks", "task_items_at_once_max", count(1, 100_000),
@@ -238,13 +237,11 @@ pub static SETTINGS: &[Setting] = &[
         "Hosts that the executor http may ask; unset, none. Addresses inside the network are reached only if they, or a net that holds them, are listed as well."),
     setting("tasks", "task_http_secrets", Kind::List("secrets of the form name@host=value"),
         "What {secret:name} stands for in the headers of requests to that host.").secret(),
-=======
     setting("memory", "memory_messages_max", count(16, 100_000_000),
         "Messages kept where there is no database, whatever the retention; the oldest go first.")
         .default("1000000"),
     setting("memory", "memory_bytes_max", bytes(MIB, 64 * GIB),
         "What their `data` may weigh.").default("512 MiB"),
->>>>>>> main
 
     setting("postgres", "database_url", DATABASE,
         "The database; unset, libpq's PG* variables, and without those one replica runs in memory.").password(),
