@@ -16,6 +16,7 @@ create table tidings.task (
     held boolean not null default false,
     replica text,
     due_at timestamptz default clock_timestamp(),
+    lease_ms bigint,
     takeovers integer not null default 0,
     attempt integer not null default 1,
     total integer not null,
@@ -54,6 +55,7 @@ comment on column tidings.task.term is 'Grows with each claim; whoever holds an 
 comment on column tidings.task.held is 'Whether somebody holds its lease, even if that has run out.';
 comment on column tidings.task.replica is 'The replica or worker that holds it or held it last.';
 comment on column tidings.task.due_at is 'When it may be claimed: the end of the lease if it is held; null when there is nothing to do.';
+comment on column tidings.task.lease_ms is 'For how long each report of its holder renews the lease.';
 comment on column tidings.task.takeovers is 'How many leases in a row ran out without one finished item.';
 comment on column tidings.task.attempt is 'Grows with each retry.';
 comment on column tidings.task.total is 'How many items it has.';
@@ -284,7 +286,7 @@ comment on function tidings.task_end(bigint, text, text, text, text) is 'Puts a 
 
 -- Gives leases on tasks that are due: new ones, and those whose lease ran out. Of the latter some end here.
 create function tidings.task_claim(
-    given_replica text, lease_ms bigint, tasks_max integer, takeovers_max integer, actions text[], given_owner text)
+    given_replica text, given_lease_ms bigint, tasks_max integer, takeovers_max integer, actions text[], given_owner text)
 returns table (ids text[], terms bigint[], next_due_ms bigint, told tidings.told)
 language plpgsql as $$
 declare
@@ -313,7 +315,8 @@ begin
             perform tidings.task_end(own.number, 'cancelled', null, 'interrupted', 'those who worked on it died one after the other');
         else
             update tidings.task t set status = 'running', term = t.term + 1, held = true, replica = given_replica,
-                due_at = clock_timestamp() + make_interval(secs => lease_ms / 1000.0), started_at = coalesce(t.started_at, clock_timestamp())
+                due_at = clock_timestamp() + make_interval(secs => given_lease_ms / 1000.0), lease_ms = given_lease_ms,
+                started_at = coalesce(t.started_at, clock_timestamp())
             where t.number = own.number returning t.* into own;
             ids := ids || own.id;
             terms := terms || own.term;
@@ -329,7 +332,7 @@ comment on function tidings.task_claim(text, bigint, integer, integer, text[], t
 -- What the holder of a lease tells: finished items, what it has in hand, and perhaps that it lets go or is done.
 -- Told twice it changes nothing more: only pending items are finished, and only what changed is said.
 create function tidings.task_report(
-    given text, given_term bigint, lease_ms bigint, names text[], outcomes text[], errors text[], flying text[], ending text, why text)
+    given text, given_term bigint, names text[], outcomes text[], errors text[], flying text[], ending text, why text)
 returns table (outcome text, status text, stop boolean, unknown text[], told tidings.told)
 language plpgsql as $$
 #variable_conflict use_variable
@@ -393,8 +396,8 @@ begin
     else
         own.status := case when own.status = 'pending' then 'running' else own.status end;
         -- Renewed when a third of it is gone, so that most reports leave the index alone.
-        if own.due_at < clock_timestamp() + make_interval(secs => lease_ms / 1500.0) then
-            own.due_at := clock_timestamp() + make_interval(secs => lease_ms / 1000.0);
+        if own.due_at < clock_timestamp() + make_interval(secs => own.lease_ms / 1500.0) then
+            own.due_at := clock_timestamp() + make_interval(secs => own.lease_ms / 1000.0);
         end if;
     end if;
     update tidings.task t set succeeded = own.succeeded, failed = own.failed, in_flight = own.in_flight, takeovers = own.takeovers,
@@ -412,7 +415,7 @@ begin
     stop := own.status = 'paused' or own.cancelling;
     return next;
 end $$;
-comment on function tidings.task_report(text, bigint, bigint, text[], text[], text[], text[], text, text) is 'Books what the holder of a task''s lease tells.';
+comment on function tidings.task_report(text, bigint, text[], text[], text[], text[], text, text) is 'Books what the holder of a task''s lease tells.';
 
 -- Items in hand are finished first, if somebody has any.
 create function tidings.task_cancel(given text) returns table (outcome text, told tidings.told)

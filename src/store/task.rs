@@ -95,12 +95,11 @@ pub struct Claimed {
     pub told: Option<Announcement>,
 }
 
-/// What the holder of a lease tells.
+/// What the holder of a lease tells, which renews it for as long as it was claimed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     pub id: TaskId,
     pub term: i64,
-    pub lease: Duration,
     pub results: Vec<ItemResult>,
     /// What it has in hand now; `None` leaves what was told before.
     pub in_flight: Option<Vec<Arc<str>>>,

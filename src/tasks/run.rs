@@ -336,7 +336,6 @@ impl Run {
         let report = Report {
             id: self.task.id.clone(),
             term: self.term,
-            lease: shared.settings.lease,
             results: self.results[..count].to_vec(),
             in_flight: Some(in_flight),
             ending,

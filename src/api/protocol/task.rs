@@ -184,7 +184,6 @@ pub fn report_body(text: &str, id: &TaskId, finishes: bool) -> Result<Report, Pr
     let mut fields = Fields::read(text, "")?;
     let mut faults = Faults::default();
     let term: Option<i64> = fields.take_required("term", "a number", &mut faults);
-    let lease_s = number(&mut fields, "lease_s", 1..=LEASE_S_MAX, &mut faults);
     let results: Option<Vec<&RawValue>> = fields.take("results", "an array", &mut faults);
     let results = results.unwrap_or_default();
     if results.len() > RESULTS_MAX {
@@ -206,7 +205,6 @@ pub fn report_body(text: &str, id: &TaskId, finishes: bool) -> Result<Report, Pr
     Ok(Report {
         id: id.clone(),
         term: term.unwrap_or(0),
-        lease: Duration::from_secs(lease_s.unwrap_or(LEASE_S).into()),
         results,
         in_flight,
         ending: if finishes { Ending::Finish(None) } else { Ending::GoesOn },

@@ -101,6 +101,7 @@ impl TaskStore for MemoryStore {
             held: false,
             term: 0,
             due_at: Some(now),
+            lease: Duration::ZERO,
             takeovers: 0,
         };
         let told = self.say(&mut [(&mut entry, Listed::default())]);
@@ -209,6 +210,7 @@ impl TaskStore for MemoryStore {
                 entry.held = true;
                 entry.task.replica = Some(claim.holder.clone());
                 entry.task.started_at.get_or_insert(now);
+                entry.lease = claim.lease;
                 entry.due_at = Some(later(now, claim.lease));
                 leases.push((entry.task.id.clone(), entry.term));
             }
@@ -256,7 +258,7 @@ impl TaskStore for MemoryStore {
                 if let Some(names) = &report.in_flight {
                     entry.task.in_flight = names.clone();
                 }
-                entry.due_at = Some(later(now, report.lease));
+                entry.due_at = Some(later(now, entry.lease));
             }
             Ending::Release if entry.cancelling => entry.end(Rest::Cancelled, None, now),
             Ending::Release => {

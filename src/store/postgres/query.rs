@@ -57,7 +57,7 @@ queries! {
     TASK_ITEMS = "task_items" [TEXT, TEXT, TEXT, INT8];
     TASK_SNAPSHOT = "task_snapshot" [TEXT];
     TASK_CLAIM = "task_claim" [TEXT, INT8, INT4, INT4, TEXT_ARRAY, TEXT];
-    TASK_REPORT = "task_report" [TEXT, INT8, INT8, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT, TEXT];
+    TASK_REPORT = "task_report" [TEXT, INT8, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT, TEXT];
     TASK_CANCEL = "task_cancel" [TEXT];
     TASK_PAUSE = "task_pause" [TEXT];
     TASK_RESUME = "task_resume" [TEXT];

@@ -138,7 +138,6 @@ impl TaskStore for PostgresStore {
         let params: Params = &[
             &report.id.as_str(),
             &report.term,
-            &millis(report.lease),
             &names,
             &outcomes,
             &errors,

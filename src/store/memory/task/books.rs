@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -31,6 +32,7 @@ pub struct Entry {
     pub held: bool,
     pub term: i64,
     pub due_at: Option<Timestamp>,
+    pub lease: Duration,
     pub takeovers: u32,
 }
 
