@@ -24,3 +24,4 @@ mod replicas;
 mod schema;
 mod settings;
 mod task_contract;
+mod tasks;
