@@ -153,14 +153,15 @@ impl Executor for HttpExecutor {
         // After the body, whose type they may change.
         match request.headers(self.headers.clone()).send().await {
             Ok(response) => judged(response).await,
-            Err(error) => {
-                let error = error.without_url();
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                let error = source.map_or(error.to_string(), |source| format!("{error}: {source}"));
-                Outcome::TryAgain { error, after: None }
-            }
+            Err(error) => Outcome::TryAgain { error: told(&error.without_url()), after: None },
         }
     }
+}
+
+/// An error with all that is behind it: the last of them says what to change.
+fn told(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 async fn judged(mut response: Response) -> Outcome {
@@ -223,7 +224,7 @@ impl Resolve for Resolver {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
             let may: Vec<SocketAddr> = found.filter(|found| hosts.reaches(found.ip())).collect();
             if may.is_empty() {
-                return Err("the host leads to no address that may be reached".into());
+                return Err("the host leads to no address that may be reached; see the setting task_http_hosts".into());
             }
             let addresses: Addrs = Box::new(may.into_iter());
             Ok(addresses)
