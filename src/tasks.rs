@@ -60,6 +60,15 @@ pub struct Tasks {
     shared: Arc<Shared>,
 }
 
+/// What an executor takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Demands {
+    /// Somebody who claims over HTTP.
+    pub worker: bool,
+    /// An admin who submits it.
+    pub admin: bool,
+}
+
 struct Shared {
     settings: TaskSettings,
     store: Arc<dyn TaskStore>,
@@ -88,9 +97,12 @@ impl Tasks {
         (tasks.clone(), Runner::new(tasks))
     }
 
-    /// Whether items can be run so, and whether by workers; the reason says what to change.
-    pub fn is_external(&self, executor: &str) -> Result<bool, String> {
-        self.shared.executors.plan(executor).map(|plan| matches!(plan, Plan::External))
+    /// Whether items can be run so, and what that takes; the reason says what to change.
+    pub fn demands(&self, executor: &str) -> Result<Demands, String> {
+        Ok(match self.shared.executors.plan(executor)? {
+            Plan::External => Demands { worker: true, admin: false },
+            Plan::Run(executor) => Demands { worker: false, admin: executor.acts_as_server() },
+        })
     }
 
     pub async fn submit(&self, task: &NewTask) -> Result<Submitted, StoreError> {

@@ -34,9 +34,19 @@ pub async fn submit(
         concurrency_max: settings.task_concurrency_max,
     };
     let tasks = &api.inner.tasks;
-    let new = task_body(&text, limits, &principal, |executor| tasks.is_external(executor))?;
+    let mut for_admins = false;
+    let new = task_body(&text, limits, &principal, |executor| {
+        let demands = tasks.demands(executor)?;
+        for_admins = demands.admin;
+        Ok(demands.worker)
+    })?;
     if !principal.admin && new.owner != principal.user {
         return Err(Problem::forbidden("the token does not allow tasks of other owners"));
+    }
+    if !principal.admin && for_admins {
+        let detail =
+            "this executor acts in the server's name: only an admin or an API key submits it";
+        return Err(Problem::forbidden(detail));
     }
     let submitted = tasks.submit(&new).await?;
     let mut answer = task_answer(&api.task(&submitted.id).await?);

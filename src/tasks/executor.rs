@@ -42,6 +42,10 @@ pub enum Outcome {
 /// Runs items. May be dropped between any two awaits; a panic fails the item.
 #[async_trait]
 pub trait Executor: Send + Sync {
+    /// Whether it acts in the server's name, with its reach and its secrets: then only an admin may
+    /// ask for it.
+    fn acts_as_server(&self) -> bool;
+
     async fn run(&self, one: Try<'_>) -> Outcome;
 }
 

@@ -87,6 +87,10 @@ mod tests {
 
     #[async_trait]
     impl Executor for Told {
+        fn acts_as_server(&self) -> bool {
+            false
+        }
+
         async fn run(&self, one: Try<'_>) -> Outcome {
             *self.0.lock() += 1;
             match one.name {

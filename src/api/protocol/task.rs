@@ -44,7 +44,7 @@ pub fn task_body(
     text: &str,
     limits: TaskLimits,
     principal: &Principal,
-    is_external: impl Fn(&str) -> Result<bool, String>,
+    mut is_external: impl FnMut(&str) -> Result<bool, String>,
 ) -> Result<NewTask, Problem> {
     let mut fields = Fields::read(text, "")?;
     let mut faults = Faults::default();

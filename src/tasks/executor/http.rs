@@ -141,6 +141,10 @@ impl HttpExecutor {
 
 #[async_trait]
 impl Executor for HttpExecutor {
+    fn acts_as_server(&self) -> bool {
+        true
+    }
+
     async fn run(&self, one: Try<'_>) -> Outcome {
         let url = match self.url(one.name) {
             Ok(url) => url,
