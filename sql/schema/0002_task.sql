@@ -357,7 +357,7 @@ begin
         return;
     end if;
     if own.external then
-        select array_agg(n) into unknown from unnest(names) n
+        select array_agg(n) into unknown from unnest(names || flying) n
         where not exists (select from tidings.task_item i where i.task = own.number and i.name = n);
         if unknown is not null then
             outcome := 'unknown';

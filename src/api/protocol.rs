@@ -16,4 +16,6 @@ pub use self::answer::{
 pub use self::fields::{Fields, Reference};
 pub use self::frame::{ClientFrame, Operation, Subscription};
 pub use self::publish::{PublishLimits, publish_body, publish_message};
-pub use self::task::{TaskLimits, claim_body, item_answer, report_body, task_answer, task_body};
+pub use self::task::{
+    TaskLimits, WORD, claim_body, is_word, item_answer, report_body, task_answer, task_body,
+};

@@ -1,5 +1,7 @@
 //! Tasks over HTTP: for those who submit and watch them, and for workers.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -9,11 +11,13 @@ use tokio::time::Instant;
 
 use super::Api;
 use super::error::{FieldError, Problem};
-use super::protocol::{TaskLimits, claim_body, item_answer, report_body, task_answer, task_body};
+use super::protocol::{
+    TaskLimits, WORD, claim_body, is_word, item_answer, report_body, task_answer, task_body,
+};
 use super::query::Query;
 use crate::domain::{ItemStatus, Principal, Task, TaskId, TaskStatus, UserId};
 use crate::server::ConnectionGuard;
-use crate::store::task::{Claim, Granted, ItemFilter, Reported, TaskFilter, Which, Wish};
+use crate::store::task::{Claim, Granted, ItemFilter, Report, Reported, TaskFilter, Which, Wish};
 
 /// How many tasks or items one page holds at most, and unless it is said.
 const PAGE_MAX: u64 = 1_000;
@@ -82,7 +86,7 @@ pub async fn list(
         }
         after => after,
     });
-    let action = query.take("action").map(Into::into);
+    let action = word(&mut query, "action");
     let limit = limit(&mut query);
     query.finish()?;
     if !principal.admin && owner.is_some() && owner != principal.user {
@@ -128,7 +132,7 @@ pub async fn items(
             }
         },
     };
-    let after = query.take("after").map(Into::into);
+    let after = word(&mut query, "after");
     let limit = limit(&mut query);
     query.finish()?;
     let task = api.own_task(&principal, &id).await?;
@@ -216,8 +220,27 @@ pub async fn finish(
     api.reported(&headers, query, &id, request, true).await
 }
 
+fn word(query: &mut Query, name: &'static str) -> Option<Arc<str>> {
+    let text = query.take(name)?;
+    if !is_word(&text) {
+        query.refuse(name, WORD);
+    }
+    Some(text.into())
+}
+
 fn limit(query: &mut Query) -> usize {
     usize::try_from(query.take_number("limit", PAGE, 1, PAGE_MAX)).unwrap_or(usize::MAX)
+}
+
+/// Where a report names an item.
+fn place_of(report: &Report, name: &str) -> String {
+    let result = report.results.iter().position(|result| &*result.name == name);
+    let in_hand = report.in_flight.iter().flatten().position(|own| &**own == name);
+    match (result, in_hand) {
+        (Some(place), _) => format!("/results/{place}/item"),
+        (None, Some(place)) => format!("/in_flight/{place}"),
+        (None, None) => String::new(),
+    }
 }
 
 impl Api {
@@ -291,12 +314,9 @@ impl Api {
                 Err(Problem::conflict("the lease of this term is over: claim again"))
             }
             Reported::Unknown(names) => {
-                let place = |name: &String| {
-                    report.results.iter().position(|result| *result.name == **name).unwrap_or(0)
-                };
-                let fault = |name| {
+                let fault = |name: &String| {
                     let detail = format!("{name} is no item of this task");
-                    FieldError::new(format!("/results/{}/item", place(name)), detail)
+                    FieldError::new(place_of(&report, name), detail)
                 };
                 Err(Problem::invalid(names.iter().map(fault).collect()))
             }

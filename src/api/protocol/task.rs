@@ -28,6 +28,9 @@ const ACTIONS_MAX: usize = 100;
 const RESULTS_MAX: usize = 10_000;
 const IN_FLIGHT_MAX: usize = 1_000;
 
+/// What is told of a word that is none.
+pub const WORD: &str = "1 to 200 bytes without control characters";
+
 const CONCURRENCY: u32 = 10;
 const RETRIES: u32 = 2;
 const ITEM_TIMEOUT_S: u32 = 30;
@@ -122,7 +125,7 @@ fn items(fields: &mut Fields<'_>, max: usize, faults: &mut Faults) -> Option<Ite
         };
         let Some(name) = name else { continue };
         if !is_word(&name) {
-            faults.invalid(&at, "1 to 200 bytes without control characters");
+            faults.invalid(&at, WORD);
         }
         items.push((Arc::<str>::from(name), data.map(Arc::<str>::from)));
     }
@@ -199,6 +202,11 @@ pub fn report_body(text: &str, id: &TaskId, finishes: bool) -> Result<Report, Pr
     if in_flight.as_ref().is_some_and(|names| names.len() > IN_FLIGHT_MAX) {
         faults.invalid("/in_flight", format!("at most {IN_FLIGHT_MAX} items"));
     }
+    for (place, name) in in_flight.iter().flatten().enumerate().take(IN_FLIGHT_MAX) {
+        if !is_word(name) {
+            faults.invalid(&format!("/in_flight/{place}"), WORD);
+        }
+    }
     fields.finish(&mut faults);
     faults.finish()?;
     let in_flight = in_flight.map(|names| names.into_iter().map(Arc::from).collect());
@@ -221,8 +229,12 @@ fn result(text: &str, place: usize, faults: &mut Faults) -> Option<ItemResult> {
     let status: Option<String> = fields.take_required("status", "a string", faults);
     let error: Option<String> = fields.take("error", "a string", faults);
     let status_at = fields.pointer("status");
+    let item_at = fields.pointer("item");
     fields.finish(faults);
     let item: Arc<str> = item?.into();
+    if !is_word(&item) {
+        faults.invalid(&item_at, WORD);
+    }
     match status?.as_str() {
         "succeeded" => Some(ItemResult::succeeded(item)),
         "failed" => Some(ItemResult::failed(item, error.as_deref().unwrap_or("failed"))),
@@ -257,7 +269,8 @@ pub fn item_answer(item: &TaskItem) -> Value {
     })
 }
 
-fn is_word(text: &str) -> bool {
+/// Whether it may be an action, a name or a key.
+pub fn is_word(text: &str) -> bool {
     (1..=TASK_WORD_BYTES_MAX).contains(&text.len()) && !text.chars().any(char::is_control)
 }
 
@@ -265,7 +278,7 @@ fn word(fields: &mut Fields<'_>, name: &str, faults: &mut Faults) -> Option<Arc<
     let at = fields.pointer(name);
     let text: String = fields.take(name, "a string", faults)?;
     if !is_word(&text) {
-        faults.invalid(&at, "1 to 200 bytes without control characters");
+        faults.invalid(&at, WORD);
     }
     Some(text.into())
 }

@@ -11,8 +11,8 @@ pub use self::books::Books;
 use self::books::{Entry, Listed, Rest};
 use super::MemoryStore;
 use crate::domain::{
-    Counts, Draft, ItemResult, ItemStatus, Message, Seq, Task, TaskEvent, TaskId, TaskItem,
-    TaskStatus, Timestamp,
+    Counts, Draft, ItemStatus, Message, Seq, Task, TaskEvent, TaskId, TaskItem, TaskStatus,
+    Timestamp,
 };
 use crate::notification::Announcement;
 use crate::store::StoreError;
@@ -236,9 +236,12 @@ impl TaskStore for MemoryStore {
                 false => Reported::Fenced,
             });
         }
-        let known = |result: &&ItemResult| !entry.places.contains_key(&result.name);
-        let unknown: Vec<String> =
-            report.results.iter().filter(known).map(|r| r.name.to_string()).collect();
+        let named = report.results.iter().map(|result| &result.name);
+        let named = named.chain(report.in_flight.iter().flatten());
+        let unknown: Vec<String> = named
+            .filter(|name| !entry.places.contains_key(*name))
+            .map(ToString::to_string)
+            .collect();
         if entry.external && !unknown.is_empty() {
             return Ok(Reported::Unknown(unknown));
         }
