@@ -112,26 +112,25 @@ comment on function tidings.time_text(timestamptz) is 'RFC 3339 in UTC with mill
 -- The data of a message about a task; `store/task.rs` writes the same for tasks in memory.
 create function tidings.task_data(t tidings.task, succeeded_items text[], failed_items json, truncated boolean) returns text
 language sql stable as $$
-    select json_build_object(
-        'id', t.id, 'action', t.action, 'owner', t.owner, 'status', t.status,
-        'current', t.succeeded + t.failed, 'total', t.total,
-        'succeeded', t.succeeded, 'failed', t.failed, 'cancelled', t.cancelled,
+    -- Of a row, since json_build_object puts a space on both sides of each colon.
+    select row_to_json(d)::text from (select
+        t.id, t.action, t.owner, t.status,
+        t.succeeded + t.failed as current, t.total, t.succeeded, t.failed, t.cancelled,
         -- Cut, not rounded: 100 means all of them.
-        'progress', trim_scale(trunc((t.succeeded + t.failed) * 100.0 / t.total, 2)),
-        'in_flight', t.in_flight, 'message', t.message, 'error', t.error,
-        'attempt', t.attempt, 'replica', t.replica,
-        'created_at', tidings.time_text(t.created_at), 'started_at', tidings.time_text(t.started_at),
-        'updated_at', tidings.time_text(t.updated_at), 'finished_at', tidings.time_text(t.finished_at),
-        'concurrency', t.concurrency, 'seq', t.seq,
-        'succeeded_items', coalesce(succeeded_items, '{}'), 'failed_items', coalesce(failed_items, '[]'),
-        'truncated', truncated)::text
+        trim_scale(trunc((t.succeeded + t.failed) * 100.0 / t.total, 2)) as progress,
+        t.in_flight, t.message, t.error, t.attempt, t.replica,
+        tidings.time_text(t.created_at) as created_at, tidings.time_text(t.started_at) as started_at,
+        tidings.time_text(t.updated_at) as updated_at, tidings.time_text(t.finished_at) as finished_at,
+        t.concurrency, t.seq,
+        coalesce(succeeded_items, '{}') as succeeded_items, coalesce(failed_items, '[]') as failed_items,
+        truncated) d
 $$;
 comment on function tidings.task_data(tidings.task, text[], json, boolean) is 'What a message says of a task.';
 
 -- The failed items of a task, as many as one message may list.
 create function tidings.task_failed_items(given bigint, out items json, out listed integer)
 language sql stable as $$
-    select json_agg(json_build_object('name', f.name, 'error', f.error) order by f.position), count(*)::integer
+    select json_agg(row_to_json(o) order by f.position), count(*)::integer
     from (
         select i.position, i.name, i.error,
             sum(octet_length(i.name) + coalesce(octet_length(i.error), 0) + 24) over (order by i.position) as bytes
@@ -139,7 +138,7 @@ language sql stable as $$
             select * from tidings.task_item n
             where n.task = given and n.status = 'failed' order by n.position limit 1000
         ) i
-    ) f
+    ) f, lateral (select f.name, f.error) o
     where f.bytes <= 131072
 $$;
 comment on function tidings.task_failed_items(bigint) is 'The failed items that the last message about an attempt lists.';
@@ -380,9 +379,9 @@ begin
     )
     select count(*) filter (where f.status = 'succeeded')::integer as succeeded, count(*) filter (where f.status = 'failed')::integer as failed,
         array_agg(f.name order by f.position) filter (where f.status = 'succeeded' and f.fits) as succeeded_items,
-        json_agg(json_build_object('name', f.name, 'error', f.error) order by f.position) filter (where f.status = 'failed' and f.fits) as failed_items,
+        json_agg(row_to_json(o) order by f.position) filter (where f.status = 'failed' and f.fits) as failed_items,
         coalesce(bool_or(not f.fits), false) as truncated
-    into done from sized f;
+    into done from sized f, lateral (select f.name, f.error) o;
     own.succeeded := own.succeeded + done.succeeded;
     own.failed := own.failed + done.failed;
     own.in_flight := case when ending is null then coalesce(flying, own.in_flight) else '{}' end;

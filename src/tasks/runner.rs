@@ -51,7 +51,7 @@ impl Runner {
         let mut runs = JoinSet::new();
         let mut running = Running::new();
         let mut next_look = Instant::now();
-        let mut next_expiry = Instant::now() + EXPIRY_TICK;
+        let mut next_expiry = Instant::now();
         loop {
             tokio::select! {
                 () = shutdown.draining.cancelled() => break,

@@ -63,7 +63,7 @@ fn endpoints() -> BTreeSet<(String, String)> {
 }
 
 fn requested(example: &Example) -> Vec<(String, String)> {
-    let path = |target: &str| target.split('?').next().unwrap().to_owned();
+    let path = |target: &str| target.split('?').next().unwrap().replace("{task}", "{id}");
     let words = |line: &str| {
         let mut words = line.split(' ');
         (words.next().unwrap().to_owned(), words.next().map(path).unwrap_or_default())

@@ -3,7 +3,7 @@
 mod cost;
 mod external;
 mod faults;
-mod http;
+pub mod http;
 mod items;
 mod scenarios;
 mod storm;
@@ -43,7 +43,7 @@ fn names(count: usize) -> Vec<String> {
 }
 
 /// A task of the user 42 whose items take so long.
-fn simulated(count: usize, delay_ms: u64) -> Value {
+pub fn simulated(count: usize, delay_ms: u64) -> Value {
     json!({
         "action": "cordon",
         "items": names(count),
@@ -53,13 +53,13 @@ fn simulated(count: usize, delay_ms: u64) -> Value {
     })
 }
 
-fn but(mut body: Value, changes: Value) -> Value {
+pub fn but(mut body: Value, changes: Value) -> Value {
     let Value::Object(changes) = changes else { panic!("the changes are an object") };
     body.as_object_mut().unwrap().extend(changes);
     body
 }
 
-async fn post(url: &str, path: &str, body: &Value) -> (u16, Value) {
+pub async fn post(url: &str, path: &str, body: &Value) -> (u16, Value) {
     let client = reqwest::Client::new();
     let answer = client.post(format!("{url}{path}")).json(body).send().await.unwrap();
     let status = answer.status().as_u16();
@@ -67,30 +67,30 @@ async fn post(url: &str, path: &str, body: &Value) -> (u16, Value) {
     (status, if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() })
 }
 
-async fn get(url: &str, path: &str) -> Value {
+pub async fn get(url: &str, path: &str) -> Value {
     let answer = reqwest::get(format!("{url}{path}")).await.unwrap();
     assert_eq!(answer.status(), 200, "{path}");
     answer.json().await.unwrap()
 }
 
-async fn submit(url: &str, body: &Value) -> String {
+pub async fn submit(url: &str, body: &Value) -> String {
     let (status, task) = post(url, "/v1/tasks", body).await;
     assert_eq!(status, 202, "{task}");
     task["id"].as_str().unwrap().to_owned()
 }
 
-async fn wish(url: &str, id: &str, wish: &str) -> Value {
+pub async fn wish(url: &str, id: &str, wish: &str) -> Value {
     let (status, task) = post(url, &format!("/v1/tasks/{id}/{wish}"), &json!({})).await;
     assert_eq!(status, 202, "{task}");
     task
 }
 
-async fn task(url: &str, id: &str) -> Value {
+pub async fn task(url: &str, id: &str) -> Value {
     get(url, &format!("/v1/tasks/{id}")).await
 }
 
 /// Waits until a task is so, and returns it.
-async fn until_task(url: &str, id: &str, what: &str, so: impl Fn(&Value) -> bool) -> Value {
+pub async fn until_task(url: &str, id: &str, what: &str, so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let task = task(url, id).await;
@@ -106,19 +106,19 @@ fn is_final(task: &Value) -> bool {
     !["pending", "running", "paused"].contains(&task["status"].as_str().unwrap())
 }
 
-async fn until_final(url: &str, id: &str) -> Value {
+pub async fn until_final(url: &str, id: &str) -> Value {
     until_task(url, id, "it ends", is_final).await
 }
 
 /// Waits until somebody works on it and some of it is done; returns where it runs.
-async fn until_running<'a>(fleet: &'a [Replica], id: &str) -> &'a Replica {
+pub async fn until_running<'a>(fleet: &'a [Replica], id: &str) -> &'a Replica {
     let some = |task: &Value| task["status"] == "running" && task["current"] != 0;
     let task = until_task(&fleet[0].url, id, "it runs", some).await;
     fleet.iter().find(|replica| task["replica"] == replica.name).unwrap()
 }
 
 /// The items that are so, page by page.
-async fn items(url: &str, id: &str, status: &str) -> Vec<Value> {
+pub async fn items(url: &str, id: &str, status: &str) -> Vec<Value> {
     let mut found: Vec<Value> = Vec::new();
     loop {
         let after = found.last().map_or("", |last| last["name"].as_str().unwrap());
@@ -134,7 +134,7 @@ async fn items(url: &str, id: &str, status: &str) -> Vec<Value> {
 
 /// How the books stand: every item finished once, counters that say so, one last word, and nothing
 /// said after it.
-async fn books_are_right(database: &tokio_postgres::Client, id: &str) {
+pub async fn books_are_right(database: &tokio_postgres::Client, id: &str) {
     let row = database
         .query_one(
             "select t.total, t.succeeded, t.failed, t.cancelled, t.attempt,
@@ -182,6 +182,6 @@ async fn books_are_right(database: &tokio_postgres::Client, id: &str) {
 }
 
 /// Waits until a number of a replica's metrics is at least so high.
-async fn until_metric(replica: &Replica, name: &str, at_least: u64) {
+pub async fn until_metric(replica: &Replica, name: &str, at_least: u64) {
     until(name, async || replica.metric(name).await >= at_least).await;
 }

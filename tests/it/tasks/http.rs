@@ -109,7 +109,7 @@ fn failures(task: &[Value]) -> HashMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_item_is_a_request_with_its_name_data_and_secrets() {
+pub async fn an_item_is_a_request_with_its_name_data_and_secrets() {
     let target = Target::start().await;
     let secret = format!("token@{}=s3cr3t", target.host.split(':').next().unwrap());
     let settings =
@@ -171,7 +171,7 @@ async fn what_may_pass_is_tried_again_and_an_item_that_takes_too_long_fails_alon
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_reaches_inside_the_network() {
+pub async fn nobody_reaches_inside_the_network() {
     let target = Target::start().await;
     let port = target.host.split(':').nth(1).unwrap();
     let url = harness::database_url().await;

@@ -44,12 +44,11 @@ async fn whoever_reloads_is_shown_the_task_as_it_stands_and_then_what_follows() 
     let id = submit(&fleet[0].url, &simulated(200, 50)).await;
     let topic = format!("task:{id}");
     let mut began = Vec::new();
-    for round in 0..10 {
-        let at_least = round * 15;
+    for (at_least, replica) in (0_u64..150).step_by(15).zip(fleet.iter().cycle()) {
         let so = |task: &Value| task["current"].as_u64().unwrap() >= at_least;
         until_task(&fleet[0].url, &id, "it goes on", so).await;
         // Alternately on the replica that runs it and on the other one.
-        let watcher = Watcher::start(vec![fleet[round as usize % 2].url.clone()], &topic);
+        let watcher = Watcher::start(vec![replica.url.clone()], &topic);
         until("the first frame comes", async || !watcher.of(&topic, &id).is_empty()).await;
         let first = watcher.of(&topic, &id)[0]["data"]["current"].as_u64().unwrap();
         assert!(first >= at_least, "{first} is shown after {at_least}");
