@@ -158,6 +158,8 @@ fn the_document_says_how_many_seconds_and_bytes_as_the_settings_do() {
         ("body_bytes_max", "8 MiB"),
         ("topics_per_session_max", "100"),
         ("frames_per_s_max", "50"),
+        ("task_items_max", "100000"),
+        ("task_concurrency_max", "200"),
     ] {
         let setting = tidings::config::SETTINGS.iter().find(|setting| setting.key == key).unwrap();
         assert_eq!(setting.default, Some(shown), "{key}: the document says {shown}");
