@@ -203,8 +203,14 @@ impl Feed {
         Ok(())
     }
 
-    /// Subscribes to a topic whose last message says everything: that one first, then what follows.
-    pub fn follow(&mut self, pattern: Pattern, last: Arc<Frame>) -> Result<(), FeedError> {
+    /// Subscribes to a topic whose last message says everything: that one first, then what follows
+    /// after the seq at which it was the last.
+    pub fn follow(
+        &mut self,
+        pattern: Pattern,
+        last: Arc<Frame>,
+        as_of: Seq,
+    ) -> Result<(), FeedError> {
         if self.sides.len() >= SIDES_MAX {
             return Err(FeedError::Busy);
         }
@@ -218,11 +224,10 @@ impl Feed {
             return Ok(());
         }
         let head = self.log.position().ok_or(FeedError::NotReady)?;
-        let from = last.seq.unwrap_or_default();
-        // Messages up to here may be queued for it or not; those after the last one are read.
+        // Messages up to here may be queued for it or not; those after that moment are read.
         let until = head.seq.max(self.hub.delivered());
         self.first.push(Item::Message { frame: last, cursor: false });
-        self.sides.push_back(Side::following(pattern, from, until));
+        self.sides.push_back(Side::following(pattern, as_of, until));
         Ok(())
     }
 

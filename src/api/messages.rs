@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
     /// Tasks as they stand, and what has followed meanwhile. Other topics begin where this ends.
     async fn page_of_tasks(&mut self, told: Vec<Snapshot>) -> Result<HistoryPage, Problem> {
         let log = &self.api.inner.log;
-        let furthest = told.iter().filter_map(|one| one.message.seq).max().unwrap_or_default();
+        let furthest = told.iter().map(|one| one.as_of).max().unwrap_or_default();
         // Another replica wrote it, and this one is about to apply it: a cursor before it would
         // lead back.
         self.position = log.reached(furthest, REACH_TIMEOUT).await.ok_or_else(|| {
@@ -192,10 +192,9 @@ impl<'a> Reader<'a> {
         let page = Page { messages_max: HISTORY_TASK_MESSAGES, bytes_max: HISTORY_BYTES_MAX };
         let mut frames = Vec::new();
         for one in told {
-            let from = one.message.seq.unwrap_or_default();
             let own = [Pattern::Exact(one.message.topic.clone())].into_iter().collect();
             frames.push(Arc::new(Frame::new(&one.message, &one.epoch)));
-            frames.extend(log.read(&own, from, self.position.seq, page).await?.frames);
+            frames.extend(log.read(&own, one.as_of, self.position.seq, page).await?.frames);
         }
         Ok(HistoryPage { frames, cursor: self.position.clone(), more: false })
     }

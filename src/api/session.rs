@@ -179,7 +179,7 @@ impl Session {
             None => self.feed.subscribe(pattern, Start::Now).await?,
             Some(snapshot) => {
                 let frame = Arc::new(Frame::new(&snapshot.message, &snapshot.epoch));
-                self.feed.follow(pattern, frame)?;
+                self.feed.follow(pattern, frame, snapshot.as_of)?;
             }
         }
         Ok(())

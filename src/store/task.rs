@@ -154,6 +154,8 @@ pub enum Granted {
 pub struct Snapshot {
     pub epoch: Epoch,
     pub message: Message,
+    /// The head of the log at that moment: whatever follows about the task comes after it.
+    pub as_of: Seq,
 }
 
 #[async_trait]

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use super::executor::{Executor, Plan};
 use super::item::{self, Done};
 use super::{Shared, Tasks};
-use crate::domain::{ItemResult, Task, TaskItem};
+use crate::domain::{ItemResult, Task, TaskId, TaskItem};
 use crate::store::StoreError;
 use crate::store::task::{Ending, ItemFilter, Report, Reported, Which};
 use crate::supervise::Shutdown;
@@ -44,7 +44,7 @@ const PAGE_ITEMS: usize = 1_000;
 /// How long to leave a store alone that could not be reached.
 const RETRY: Duration = Duration::from_millis(250);
 
-pub struct Run {
+struct Run {
     tasks: Tasks,
     task: Task,
     term: i64,
@@ -97,17 +97,54 @@ type Next = std::ops::ControlFlow<()>;
 const ON: Next = Next::Continue(());
 const OVER: Next = Next::Break(());
 
+/// A lease that was just given.
+pub(super) struct Lease {
+    pub id: TaskId,
+    pub term: i64,
+    /// When it was asked for, before which it cannot have begun.
+    pub asked_at: Instant,
+}
+
+/// Works on a task until it is finished, let go or lost.
+pub(super) async fn work(
+    tasks: Tasks,
+    lease: Lease,
+    hands: Arc<Semaphore>,
+    nudge: Arc<Notify>,
+    shutdown: Shutdown,
+) {
+    let trusted_until = lease.asked_at + trust(&tasks.shared);
+    let task = loop {
+        match tasks.get(&lease.id).await {
+            Ok(Some(task)) => break task,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!(task = %lease.id, %error, "a task that was claimed cannot be read");
+            }
+        }
+        // Once the lease cannot be trusted it is left to run out.
+        tokio::select! {
+            () = shutdown.stopping.cancelled() => return,
+            () = sleep_until(Instant::now() + RETRY) => {}
+        }
+        if Instant::now() > trusted_until {
+            return;
+        }
+    };
+    tracing::info!(task = %lease.id, lease.term, attempt = task.attempt, "claimed a task");
+    Run::new(tasks, task, lease.term, trusted_until, hands, nudge, shutdown).run().await;
+}
+
 impl Run {
-    pub(super) fn new(
+    fn new(
         tasks: Tasks,
         task: Task,
         term: i64,
-        asked_at: Instant,
+        trusted_until: Instant,
         hands: Arc<Semaphore>,
         nudge: Arc<Notify>,
         shutdown: Shutdown,
     ) -> Run {
-        let trusted_until = asked_at + trust(&tasks.shared);
         Run {
             tasks,
             task,
@@ -131,7 +168,7 @@ impl Run {
         }
     }
 
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         let executor = match self.tasks.shared.executors.plan(&self.task.executor) {
             Ok(Plan::Run(executor)) => executor,
             // Cancelling made a task of workers ours: its holder is gone.
@@ -192,12 +229,22 @@ impl Run {
             () = self.shutdown.stopping.cancelled() => {
                 // No time is left: what is in hand is run again by another replica.
                 self.items.abort_all();
-                self.in_hand.clear();
+                self.give_back();
                 let _ = self.report(Ending::Release).await;
                 return OVER;
             }
         }
         ON
+    }
+
+    /// What was in hand is pending again, or failed if it may be run once only.
+    fn give_back(&mut self) {
+        let names = self.in_hand.drain().map(|(_, name)| name);
+        if self.task.rules.at_most_once {
+            let lost: Vec<_> = names.map(|name| ItemResult::failed(name, "interrupted")).collect();
+            // First, since what does not fit into one report is left out.
+            self.results.splice(0..0, lost);
+        }
     }
 
     fn may_begin(&self) -> bool {

@@ -13,7 +13,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Tasks;
-use super::run::Run;
+use super::run::{Lease, work};
 use crate::domain::TaskId;
 use crate::store::StoreError;
 use crate::store::task::Claim;
@@ -119,13 +119,11 @@ impl Runner {
         self.tasks.tell(claimed.told).await;
         let full = claimed.leases.len() == tasks_max;
         for (id, term) in claimed.leases {
-            let Some(task) = self.tasks.get(&id).await? else { continue };
             shared.metrics.tasks.claimed.inc();
-            tracing::info!(task = %id, term, attempt = task.attempt, "claimed a task");
             let nudge = Arc::new(Notify::new());
+            let lease = Lease { id: id.clone(), term, asked_at };
             let (tasks, hands) = (self.tasks.clone(), self.hands.clone());
-            let run = Run::new(tasks, task, term, asked_at, hands, nudge.clone(), shutdown.clone());
-            let handle = runs.spawn(run.run());
+            let handle = runs.spawn(work(tasks, lease, hands, nudge.clone(), shutdown.clone()));
             running.insert(handle.id(), (id, nudge));
         }
         let wait = match claimed.next_due {

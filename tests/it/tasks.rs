@@ -181,6 +181,14 @@ pub async fn books_are_right(database: &tokio_postgres::Client, id: &str) {
     }
 }
 
+/// How many messages of progress at most fell into one second.
+async fn progress_in_a_second(database: &tokio_postgres::Client, id: &str) -> i64 {
+    let most = "select max(n) from (
+        select count(*) over (order by at range between current row and interval '999 ms' following) as n
+        from tidings.message where topic = 'task:' || $1 and kind = 'task.progress') windows";
+    database.query_one(most, &[&id]).await.unwrap().get(0)
+}
+
 /// Waits until a number of a replica's metrics is at least so high.
 pub async fn until_metric(replica: &Replica, name: &str, at_least: u64) {
     until(name, async || replica.metric(name).await >= at_least).await;

@@ -60,6 +60,7 @@ pub fn task_body(
     let timeout_s = number(&mut fields, "item_timeout_s", 1..=ITEM_TIMEOUT_S_MAX, &mut faults);
     let at_most_once: Option<bool> = fields.take("at_most_once", "true or false", &mut faults);
     let executor = object(&mut fields, "executor", EXECUTOR_BYTES_MAX, &mut faults);
+    let once = at_most_once.unwrap_or(false);
     let meta = object(&mut fields, "meta", META_BYTES_MAX, &mut faults);
     let key = word(&mut fields, "idempotency_key", &mut faults);
     let external = match executor {
@@ -87,9 +88,9 @@ pub fn task_body(
         meta: meta.unwrap_or("{}").into(),
         rules: TaskRules {
             concurrency: concurrency.unwrap_or(CONCURRENCY.min(concurrency_max)),
-            retries: retries.unwrap_or(RETRIES),
+            retries: retries.unwrap_or(if once { 0 } else { RETRIES }),
             item_timeout: Duration::from_secs(timeout_s.unwrap_or(ITEM_TIMEOUT_S).into()),
-            at_most_once: at_most_once.unwrap_or(false),
+            at_most_once: once,
         },
         idempotency_key: key.map(|key| principal.idempotency_scope(&key)),
         items,

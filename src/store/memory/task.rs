@@ -168,8 +168,8 @@ impl TaskStore for MemoryStore {
         let data = entry.data(&Listed::default());
         let draft = draft(id, id.topic(), &data, task.finished_at.is_some());
         let message = Message::from_draft(&draft, Some(task.seq), task.updated_at);
-        let epoch = self.state.lock().epoch.clone();
-        Ok(Some(Snapshot { epoch, message }))
+        let state = self.state.lock();
+        Ok(Some(Snapshot { epoch: state.epoch.clone(), message, as_of: state.head }))
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {

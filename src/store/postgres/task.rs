@@ -94,7 +94,7 @@ impl TaskStore for PostgresStore {
         let draft = draft(id, id.topic(), get(found, 4)?, get(found, 3)?);
         let at = Timestamp(get(found, 2)?);
         let message = Message::from_draft(&draft, Some(row::seq(found, 1)?), at);
-        Ok(Some(Snapshot { epoch: row::epoch(found, 0)?, message }))
+        Ok(Some(Snapshot { epoch: row::epoch(found, 0)?, message, as_of: row::seq(found, 5)? }))
     }
 
     async fn claim(&self, claim: &Claim) -> Result<Claimed, StoreError> {

@@ -39,9 +39,12 @@ async fn statements_for_an_item_do_not_grow_with_the_task() {
         let each = f64::from(u32::try_from(sent).unwrap()) / f64::from(count);
         println!("{count} items: {sent} statements, {each:.4} for an item, {took:.2?}");
         assert!(each * 10.0 <= 3.0, "{each} statements for an item, 3 in the naive way");
-        assert!(each <= before, "{each} after {before}: it grows with the task");
+        // A task that takes longer reports more often: a slow machine is left some room.
+        assert!(each <= before * 2.0, "{each} after {before}: it grows with the task");
         before = each;
         books_are_right(&client, &id).await;
+        let most = progress_in_a_second(&client, &id).await;
+        assert!((1..=10).contains(&most), "{most} messages of progress in a second");
     }
     let began = Instant::now();
     let mut naive = 0;

@@ -99,6 +99,24 @@ async fn a_worker_that_is_silent_loses_its_task_and_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_reports_without_a_pause_is_slowed_down() {
+    let url = harness::database_url().await;
+    let fleet = fleet(&url, 1, &[]).await;
+    let id = submit(&fleet[0].url, &external(25)).await;
+    let (_, claimed) = claim(&fleet[0].url, "w1", json!({"lease_s": 60})).await;
+    for name in names(25) {
+        let results = json!([{"item": name, "status": "succeeded"}]);
+        let body = json!({"term": claimed["term"], "results": results});
+        assert_eq!(report(&fleet[0].url, &id, body).await.0, 200);
+    }
+    assert_eq!(finish(&fleet[0].url, &id, &claimed["term"]).await.1["status"], "completed");
+    let client = harness::connect(&url).await;
+    let most = progress_in_a_second(&client, &id).await;
+    assert!(most <= 10, "{most} messages of progress in a second");
+    books_are_right(&client, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_is_told_to_stop_with_the_answer_to_its_report() {
     let url = harness::database_url().await;
     let fleet = fleet(&url, 2, &[]).await;

@@ -176,6 +176,32 @@ async fn a_replica_that_leaves_hands_over_at_the_end_of_its_items() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_item_at_most_once_that_outlasts_the_drain_is_not_run_again() {
+    let url = harness::database_url().await;
+    let target = Target::start().await;
+    let settings = [("TIDINGS_TASK_HTTP_HOSTS", &*target.host), ("TIDINGS_DRAIN_S", "1")];
+    let mut fleet = fleet(&url, 2, &settings).await;
+    let changes = json!({
+        "items": ["hang-1", "node-1", "node-2"],
+        "executor": target.executor(),
+        "at_most_once": true,
+        "item_timeout_s": 600,
+        "concurrency": 2,
+    });
+    let id = submit(&fleet[0].url, &but(simulated(1, 0), changes)).await;
+    until("it hangs", async || !target.asked("hang-1").is_empty()).await;
+    let task = task(&fleet[0].url, &id).await;
+    let place = fleet.iter().position(|replica| task["replica"] == replica.name).unwrap();
+    fleet.remove(place).leave().await;
+    let ended = until_final(&fleet[0].url, &id).await;
+    assert_eq!(ended["status"], "partial", "{ended}");
+    let failed = items(&fleet[0].url, &id, "failed").await;
+    assert_eq!((failed.len(), &failed[0]["error"]), (1, &json!("interrupted")), "{failed:?}");
+    assert!(target.counts().values().all(|count| *count == 1), "{:?}", target.counts());
+    books_are_right(&harness::connect(&url).await, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_kills_whoever_takes_it_is_interrupted() {
     let url = harness::database_url().await;
     let settings = [("TIDINGS_TASK_TAKEOVERS_MAX", "1")];

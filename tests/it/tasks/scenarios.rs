@@ -91,6 +91,25 @@ async fn an_owner_who_was_away_finds_the_end_on_return() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_shown_long_after_its_messages_are_gone() {
+    let settings = [("TIDINGS_MEMORY_MESSAGES_MAX", "16"), ("TIDINGS_RING_MESSAGES_MAX", "16")];
+    let replica = Replica::in_memory("replica-1", &settings).await;
+    let id = submit(&replica.url, &simulated(3, 0)).await;
+    let ended = until_final(&replica.url, &id).await;
+    let messages: Vec<Value> = (0..100).map(|n| json!({"topic": "a", "data": n})).collect();
+    replica.publish(&json!({ "messages": messages })).await;
+    until("its messages are gone", async || {
+        replica.stats().await["log"]["oldest"].as_u64() > ended["seq"].as_u64()
+    })
+    .await;
+    let topic = format!("task:{id}");
+    let watcher = Watcher::start(vec![replica.url.clone()], &topic);
+    assert_eq!(watcher.finished(&topic, &id, 1).await["status"], "completed");
+    let page = get(&replica.url, &format!("/v1/messages?topic={topic}")).await;
+    assert_eq!(page["messages"][0]["data"]["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_tabs_of_one_user_see_the_same() {
     let url = harness::database_url().await;
     let fleet = fleet(&url, 2, &[]).await;

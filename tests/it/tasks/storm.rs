@@ -47,5 +47,8 @@ async fn every_item_is_finished_once_though_two_replicas_die() {
         let last = observer.finished("user:42", &id, 1).await;
         assert_eq!(last["current"], json!(count));
     }
-    books_are_right(&harness::connect(&url).await, &id).await;
+    let client = harness::connect(&url).await;
+    books_are_right(&client, &id).await;
+    let most = progress_in_a_second(&client, &id).await;
+    assert!(most <= 10, "{most} messages of progress in a second");
 }
