@@ -58,6 +58,9 @@ async fn clients_of_a_database_that_was_restored_are_told_to_reload() {
     let other = Replica::start("two", &url, &[]).await;
     let published = replica.publish(&json!({"topic": "a", "data": "kept"})).await;
     let kept = published["messages"][0]["cursor"].as_str().unwrap().to_owned();
+    // Else it would come to those who begin after it.
+    until("the other replica has it too", async || other.stats().await["log"]["applied"] == 1)
+        .await;
     let data = cluster.with_dir(|dir| dir.join("data")).unwrap();
     let backup = cluster.with_dir(|dir| dir.join("backup")).unwrap();
     cluster.stop(Mode::Fast).unwrap();
