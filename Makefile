@@ -18,7 +18,7 @@ test: ## Every test; finds or makes its own Postgres
 	$(CARGO) test
 
 unit: ## The tests that need no Postgres
-	$(CARGO) test --lib --test docs --test settings_doc --test tidy
+	$(CARGO) test --lib --test docs --test pages --test tidy
 
 soak: ## Half an hour of faults under load (TIDINGS_SOAK_S, TIDINGS_SEED); prints what was lost
 	TIDINGS_SOAK_S=$${TIDINGS_SOAK_S:-1800} $(CARGO) test --test it storm -- --nocapture

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use self::loops::{LogLoops, Loops};
 use self::parts::Backend;
-pub use self::parts::connector;
+pub use self::parts::{connector, log_in};
 use crate::api::limits::{Limits, OriginPolicy};
 use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
 use crate::auth::Authenticator;
@@ -21,7 +21,7 @@ use crate::log::{Log, LogSettings};
 use crate::metrics::Metrics;
 use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
-use crate::server::{Bounds, Server};
+use crate::server::{Bounds, Server, descriptors};
 use crate::store::Page;
 use crate::supervise::{Shutdown, Supervisor};
 use crate::tasks::Tasks;
@@ -107,7 +107,7 @@ impl Replica {
             clock,
             shutdown: shutdown.clone(),
             schema: schema.clone(),
-            limits: Limits::default(),
+            limits: Limits::new(config.publish.intake_bytes_max),
             started: tokio::time::Instant::now(),
         });
 
@@ -187,6 +187,10 @@ pub async fn serve(
     hangs_on_stdin: bool,
     listening: impl FnOnce(std::net::SocketAddr),
 ) -> Result<u8, AppError> {
+    let files = descriptors::raise();
+    if let Some(warning) = descriptors::warning(files, config.server.connections_max) {
+        tracing::warn!("{warning}");
+    }
     let replica = Replica::start(config, Clock::system()).await?;
     tracing::info!(
         replica = config.replica.as_str(),

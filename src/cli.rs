@@ -10,7 +10,9 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use crate::config::{self, Config, Flags};
 use crate::demo;
 
+mod check;
 mod doctor;
+mod document;
 mod failure;
 mod healthcheck;
 mod migrate;
@@ -21,10 +23,11 @@ mod server;
 mod tail;
 mod token;
 
+pub use document::commands_markdown;
 use failure::Failure;
 
 pub fn main() -> ExitCode {
-    // Before anything speaks TLS: two providers are compiled in, and a guess would be a panic.
+    // Before anything speaks TLS: whose it is must not depend on what else is compiled in.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let matches = command().get_matches();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -52,6 +55,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         "publish" => read::<publish::Publish>(matches)?.run().await,
         "tail" => read::<tail::Tail>(matches)?.run().await,
+        "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
         "migrate" => migrate::run(&load(matches)?).await,
         "doctor" => read::<doctor::Doctor>(matches)?.run(&load(matches)?).await,
@@ -82,6 +86,7 @@ fn command() -> Command {
         .subcommand(tail::Tail::augment_args(
             Command::new("tail").about("Follows topics, one line a message; comes back by itself"),
         ))
+        .subcommand(check::Check::augment_args(Command::new("check").about(check::ABOUT)))
         .subcommand(token::Token::augment_args(with_settings(
             "token",
             "Signs a token with the configured secret",

@@ -3,6 +3,7 @@
 //! `publish` says a message until somebody answers for it: under its idempotency key it is kept
 //! once, however often it was said. `tail` follows topics and comes back by itself, with the last
 //! cursor that it was given, so that what a caller is handed misses nothing and repeats nothing.
+//! `history` reads back what is in the log.
 //! Several addresses are several ways to one installation; they are tried in turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,12 +16,17 @@ mod address;
 mod answer;
 mod close;
 mod connection;
+mod exchange;
+mod history;
 mod incoming;
 mod place;
 mod publish;
+mod stream;
 mod tail;
 
 pub use address::{Address, AddressError};
+pub use connection::{Way, WayError};
+pub use history::{History, Page};
 pub use incoming::Received;
 pub use publish::{Outgoing, Published};
 pub use tail::{Event, Tail};
@@ -76,6 +82,17 @@ impl Client {
             .build()
             .map_err(|error| ClientError::Setup(deepest(&error)))?;
         Ok(Client { addresses, authorization, http, preferred: AtomicUsize::new(0) })
+    }
+
+    /// The same client, which begins with another address.
+    #[must_use]
+    pub fn beginning_with(&self, turn: usize) -> Client {
+        Client {
+            addresses: self.addresses.clone(),
+            authorization: self.authorization.clone(),
+            http: self.http.clone(),
+            preferred: AtomicUsize::new(turn % self.addresses.len()),
+        }
     }
 
     fn address(&self, turn: usize) -> &Address {

@@ -39,21 +39,17 @@ const FOREIGN: &[&str] = &[
     "connection_limit",
     "fallback_application_name",
     "gssdelegation",
-    "gssencmode",
     "gsslib",
     "krbsrvname",
     "max_protocol_version",
     "min_protocol_version",
-    "passfile",
     "pgbouncer",
     "pool_mode",
     "pool_timeout",
     "prepareThreshold",
     "prepared_statements",
     "schema",
-    "service",
     "socket_timeout",
-    "sslcertmode",
     "sslcompression",
     "sslpassword",
     "sslsni",
@@ -77,6 +73,8 @@ pub enum DsnError {
     Text(&'static str),
     #[error("the parameter {0} is not supported: leave it out")]
     Unsupported(String),
+    #[error("{0} names a file that Tidings does not read: give host, user and password themselves")]
+    Elsewhere(String),
     #[error("the parameter {key} must be {allowed}")]
     Value { key: String, allowed: &'static str },
     #[error("there are {ports} ports for {hosts} hosts: give one for all, or one for each")]
@@ -284,6 +282,11 @@ impl Dsn {
                 "direct" if self.tls_mode >= TlsMode::Require => SslNegotiation::Direct,
                 _ => return Err(value(key, "postgres, or direct with sslmode=require or more")),
             })),
+            "service" | "passfile" => return Err(DsnError::Elsewhere(key.to_owned())),
+            "gssencmode" if matches!(text, "disable" | "prefer") => {}
+            "gssencmode" => return Err(value(key, "disable or prefer: use TLS")),
+            "sslcertmode" if matches!(text, "disable" | "allow") => {}
+            "sslcertmode" => return Err(value(key, "disable or allow")),
             foreign if FOREIGN.contains(&foreign) => self.ignored.push(foreign.to_owned()),
             other => return Err(DsnError::Unsupported(other.to_owned())),
         }

@@ -41,6 +41,8 @@ pub mod tasks;
 pub mod api;
 /// Puts the parts together into a running replica.
 pub mod app;
+/// Checks an installation from outside: that what was published is delivered, once and in order.
+pub mod check;
 /// The command line.
 pub mod cli;
 /// A client that publishes once and follows without a hole, however often it must come back.

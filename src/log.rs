@@ -6,6 +6,7 @@
 
 mod apply;
 mod order;
+mod place;
 mod ring;
 
 use std::sync::Arc;

@@ -145,7 +145,7 @@ part! {
     LogMetrics {
         applied_seq: Gauge, "log_applied_seq", "The last seq that this replica has applied";
         announced: Family<Way, Counter>, "log_announced",
-            "Messages applied, by the way the replica heard of them";
+            "Announcements, by the way they came: `own` batches, `inline` with their messages, as a `range` to be read, or none in time and found by the `tick`";
         holes: Counter, "log_holes", "Ranges that were announced late and had to be read";
         ring_messages: Gauge, "log_ring_messages", "Messages kept in memory for replay";
         ring_bytes: Gauge, "log_ring_bytes", "What the messages kept in memory weigh";

@@ -13,7 +13,7 @@ use crate::domain::Seq;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::notification::Announcement;
-use crate::store::{StoreError, Upkeep};
+use crate::store::{KEYS_FORGOTTEN_MAX, StoreError, Upkeep};
 
 #[derive(Debug, Clone, Copy)]
 pub struct RecoverySettings {
@@ -33,6 +33,16 @@ impl Default for RecoverySettings {
             drop_after: Duration::from_secs(10),
         }
     }
+}
+
+/// How soon retention looks again where a look did not see the end of what is too old.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// What a look of retention may have left.
+enum Rest {
+    Nothing,
+    /// It forgets a bounded number at a time, so that the outbox need not wait for it.
+    More,
 }
 
 pub struct Recovery {
@@ -71,7 +81,10 @@ impl Recovery {
                     if let Some((_, due)) = self.expired {
                         next_retention = next_retention.min(due);
                     }
-                    retained
+                    if matches!(retained, Ok(Rest::More)) {
+                        next_retention = next_retention.min(Instant::now() + AGAIN);
+                    }
+                    retained.map(drop)
                 }
             };
             if let Err(error) = result {
@@ -93,12 +106,12 @@ impl Recovery {
         Ok(())
     }
 
-    async fn retain(&mut self) -> Result<(), StoreError> {
+    async fn retain(&mut self) -> Result<Rest, StoreError> {
         let waiting = self.upkeep.outbox_state().await?;
         #[expect(clippy::cast_possible_truncation, reason = "an age in seconds")]
         self.metrics.recovery.outbox_oldest_seconds.set(waiting.oldest_s as i64);
         self.upkeep.partition_ahead().await?;
-        self.upkeep.idempotency_expire().await?;
+        let forgotten = self.upkeep.idempotency_expire().await?;
         let now = Instant::now();
         match self.expired.take() {
             Some((first, due)) if due <= now => {
@@ -115,6 +128,7 @@ impl Recovery {
         {
             self.expired = Some((first, now + self.settings.drop_after));
         }
-        Ok(())
+        let more = forgotten >= u64::from(KEYS_FORGOTTEN_MAX);
+        Ok(if more { Rest::More } else { Rest::Nothing })
     }
 }

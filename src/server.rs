@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::supervise::Shutdown;
 
 mod connection;
+pub mod descriptors;
 mod guard;
 mod stall;
 
@@ -46,6 +47,7 @@ const BACKLOG: i32 = 1024;
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Without a free file descriptor accepting fails at once, over and over.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(60);
 /// After connections are cut off their tasks need a moment to fall.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -126,6 +128,10 @@ impl Server {
         // From here on the kernel refuses, and clients go elsewhere at once.
         drop(listener);
         door.gate.close();
+        if shutdown.stopping.is_cancelled() {
+            // Idle connections close at once; they need a moment to do so.
+            let _ = tokio::time::timeout(CUT_GRACE, door.gate.empty()).await;
+        }
         tokio::select! {
             () = door.gate.empty() => return Served { aborted: 0 },
             () = tokio::time::sleep_until(cut_at) => {}
@@ -146,6 +152,7 @@ struct Door {
 impl Door {
     /// Never returns; whoever has waited long enough drops it.
     async fn accept(&self, listener: &TcpListener, keep_alive: bool) {
+        let mut told: Option<Instant> = None;
         let mut http = self.http.clone();
         http.keep_alive(keep_alive);
         loop {
@@ -153,7 +160,11 @@ impl Door {
                 Ok((stream, peer)) => self.admit(stream, peer, &http),
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
-                    tracing::error!(%error, "no connection can be accepted");
+                    // It comes back with every try, and a log that fills the disk helps nobody.
+                    if told.is_none_or(|told| told.elapsed() >= ACCEPT_TOLD_EVERY) {
+                        tracing::error!(%error, "no connection can be accepted");
+                        told = Some(Instant::now());
+                    }
                     self.gate.refused("accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }

@@ -79,6 +79,9 @@ pub struct Relayed {
     pub range: Option<(Seq, Seq)>,
 }
 
+/// How many idempotency keys are forgotten at once: nobody waits for a long statement.
+pub const KEYS_FORGOTTEN_MAX: u32 = 5_000;
+
 /// What waits in the outbox.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct OutboxState {
@@ -183,6 +186,7 @@ pub trait Upkeep: Send + Sync {
     /// Drops a partition that has been expired for a while. Returns how many seqs it held.
     async fn partition_drop(&self, first: Seq) -> Result<u64, StoreError>;
 
-    /// Forgets idempotency keys that are too old. Returns how many.
+    /// Forgets idempotency keys that are too old. Returns how many; with `KEYS_FORGOTTEN_MAX` or
+    /// more there may be others left.
     async fn idempotency_expire(&self) -> Result<u64, StoreError>;
 }

@@ -70,12 +70,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("cluster", &[]),
     ("client", &["domain"]),
+    ("check", &["client", "domain", "store"]),
     ("demo", &["client", "cluster"]),
     (
         "cli",
         &[
-            "app", "auth", "bus", "client", "clock", "cluster", "config", "demo", "domain", "dsn",
-            "logging", "store",
+            "app", "auth", "bus", "check", "client", "clock", "cluster", "config", "demo",
+            "domain", "dsn", "logging", "store",
         ],
     ),
 ];

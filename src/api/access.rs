@@ -9,8 +9,8 @@ use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use super::Api;
-use super::error::Problem;
-use super::limits::OriginPolicy;
+use super::error::{FieldError, Problem};
+use super::limits::{OriginPolicy, Place};
 use super::query::Query;
 use crate::domain::{Pattern, PatternSet, Principal, TaskId};
 use crate::store::task::Snapshot;
@@ -79,14 +79,14 @@ impl Api {
         Ok(patterns)
     }
 
-    /// What the token allows, and the tasks that belong to its user.
+    /// Refuses what the principal may not have.
     pub async fn may_subscribe(
         &self,
         principal: &Principal,
         wanted: &[Pattern],
     ) -> Result<(), Problem> {
-        for pattern in wanted.iter().filter(|pattern| !principal.may_subscribe(pattern)) {
-            if !self.owns(principal, pattern).await? {
+        for pattern in wanted {
+            if !self.may_follow(principal, pattern).await? {
                 let detail = format!("the token does not allow to subscribe to {pattern}");
                 return Err(Problem::forbidden(detail));
             }
@@ -94,7 +94,15 @@ impl Api {
         Ok(())
     }
 
-    async fn owns(&self, principal: &Principal, pattern: &Pattern) -> Result<bool, Problem> {
+    /// What the token allows, and the tasks that belong to its user.
+    pub async fn may_follow(
+        &self,
+        principal: &Principal,
+        pattern: &Pattern,
+    ) -> Result<bool, Problem> {
+        if principal.may_subscribe(pattern) {
+            return Ok(true);
+        }
         let (Some(user), Some(id)) = (&principal.user, task_of(pattern)) else { return Ok(false) };
         let task = self.inner.tasks.get(&id).await?;
         Ok(task.is_some_and(|task| task.owner.as_ref() == Some(user)))
@@ -112,9 +120,17 @@ impl Api {
     pub fn check_count(&self, topics: usize) -> Result<(), Problem> {
         let max = self.inner.settings.topics_per_session_max;
         if topics > max {
-            return Err(Problem::too_many(format!("a session has at most {max} topics")));
+            let error = FieldError::new("/topics", format!("a session has at most {max}"));
+            return Err(Problem::invalid(vec![error]));
         }
         Ok(())
+    }
+
+    /// A place among the sessions, until it is dropped.
+    pub fn enter(&self, principal: &Principal) -> Result<Place, Problem> {
+        let settings = &self.inner.settings;
+        let (all_max, user_max) = (settings.sessions_max, settings.sessions_per_user_max);
+        self.inner.limits.enter(principal.user.as_ref(), all_max, user_max)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The body of a request as text, or what is wrong with it.
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use tokio::time::timeout;
@@ -15,16 +15,21 @@ impl Api {
             return Err(Problem::media_type());
         }
         let settings = &self.inner.settings;
+        let too_large = || {
+            let max = settings.body_bytes_max;
+            Problem::too_large(format!("a body has at most {max} bytes"))
+        };
+        // One that does not say its length may have any.
+        let length = request.body().size_hint().exact();
+        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(usize::MAX);
+        // One that is too long is read as far as it may be: who is still writing reads no answer.
+        let _room = self.inner.limits.body(length.min(settings.body_bytes_max))?;
         let reading = Bytes::from_request(request, self);
         let Ok(body) = timeout(settings.body_timeout, reading).await else {
-            let seconds = settings.body_timeout.as_secs();
-            return Err(Problem::malformed(format!("the body took longer than {seconds} s")));
+            return Err(Problem::timeout(settings.body_timeout));
         };
         let body = body.map_err(|error| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let max = settings.body_bytes_max;
-                Problem::too_large(format!("a body has at most {max} bytes"))
-            }
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
             _ => Problem::malformed("the body broke off"),
         })?;
         String::from_utf8(body.into()).map_err(|_| Problem::malformed("the body is not UTF-8"))

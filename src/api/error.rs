@@ -1,5 +1,7 @@
 //! Every status code and every close code, and the texts that go with them. No other file knows one.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -88,6 +90,12 @@ impl Problem {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", detail)
     }
 
+    /// The client may try again, on another connection: the rest of the body may come yet.
+    pub fn timeout(given: Duration) -> Problem {
+        let detail = format!("the body took longer than {} s", given.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", detail)
+    }
+
     pub fn media_type() -> Problem {
         let detail = "the body must be application/json";
         Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", detail)
@@ -158,7 +166,7 @@ impl IntoResponse for Problem {
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if self.status == StatusCode::PAYLOAD_TOO_LARGE {
+        if matches!(self.status, StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT) {
             // What is left of the body is not read, so nothing can follow it on this connection.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -7,14 +7,17 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Problem;
 use crate::domain::UserId;
 
-/// Counts sessions, in all and per user.
-#[derive(Clone, Default)]
+/// Counts sessions, in all and per user, and what is being read of bodies.
+#[derive(Clone)]
 pub struct Limits {
     counts: Arc<Mutex<Counts>>,
+    /// In KiB, which is as far as a semaphore counts.
+    bodies: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -30,6 +33,19 @@ pub struct Place {
 }
 
 impl Limits {
+    /// Bodies that are read at once hold so many bytes together.
+    pub fn new(bodies_bytes_max: usize) -> Limits {
+        let bodies = Arc::new(Semaphore::new(bodies_bytes_max.div_ceil(1 << 10)));
+        Limits { counts: Arc::default(), bodies }
+    }
+
+    /// Room for a body, until it is dropped.
+    pub fn body(&self, length: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let size = u32::try_from(length.div_ceil(1 << 10)).unwrap_or(u32::MAX);
+        let room = self.bodies.clone().try_acquire_many_owned(size);
+        room.map_err(|_| Problem::too_many("as many bodies are being read as there is room for"))
+    }
+
     pub fn enter(
         &self,
         user: Option<&UserId>,
@@ -134,7 +150,7 @@ mod tests {
 
     #[test]
     fn sessions_are_bounded_in_all_and_per_user() {
-        let limits = Limits::default();
+        let limits = Limits::new(0);
         let ann = UserId::parse("ann").unwrap();
         let bob = UserId::parse("bob").unwrap();
         let first = limits.enter(Some(&ann), 3, 2);

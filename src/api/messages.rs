@@ -15,6 +15,7 @@ use super::query::Query;
 use super::session::not_allowed;
 use crate::domain::{Cursor, Pattern, PatternSet, Seq, Timestamp};
 use crate::frame::Frame;
+use crate::hub::{Hub, Queue};
 use crate::server::ConnectionGuard;
 use crate::store::task::Snapshot;
 use crate::store::{Page, StoreError};
@@ -36,6 +37,10 @@ pub async fn publish(
 ) -> Result<Response, Problem> {
     let principal = api.principal(&headers, &mut query).await?;
     query.finish()?;
+    // Not worth reading, however long it is.
+    if !principal.may_publish_anything() {
+        return Err(Problem::forbidden("the token allows to publish on no topic"));
+    }
     let text = api.json(&headers, request).await?;
     let drafts = publish_body(&text, api.publish_limits(), &principal)?;
     if let Some(draft) = drafts.iter().find(|draft| !principal.may_publish(&draft.topic)) {
@@ -63,7 +68,8 @@ pub async fn history(
     let settings = &api.inner.settings;
     let after = query.take_cursor("after");
     let since = query.take("since").and_then(|text| match text.parse::<jiff::Timestamp>() {
-        Ok(moment) => Some(Timestamp(moment.as_millisecond())),
+        // Before the first message of all there is nothing, however long before.
+        Ok(moment) => Some(Timestamp(moment.as_millisecond().max(0))),
         Err(_) => {
             query.refuse("since", "a time such as 2026-11-20T10:00:00Z");
             None
@@ -95,6 +101,7 @@ pub async fn history(
     let mut page = reader.page(limit).await?;
     if page.frames.is_empty() && wait_s > 0 {
         let deadline = Instant::now() + Duration::from_secs(wait_s);
+        let _place = api.enter(&principal)?;
         page = reader.wait(limit, deadline, guard.map(|Extension(guard)| guard)).await?;
     }
     Ok(page.answer())
@@ -140,9 +147,11 @@ impl<'a> Reader<'a> {
         Ok(Reader { api, patterns, position })
     }
 
+    /// Where to go on after what is gone: of the life that the log has now.
     fn oldest(&self) -> Problem {
-        let oldest = self.api.inner.log.oldest().previous();
-        Problem::gone(Cursor::new(self.position.epoch.clone(), oldest))
+        let log = &self.api.inner.log;
+        let epoch = log.position().map_or_else(|| self.position.epoch.clone(), |now| now.epoch);
+        Problem::gone(Cursor::new(epoch, log.oldest().previous()))
     }
 
     /// Reads on until the page is full or the log is at its end.
@@ -161,7 +170,9 @@ impl<'a> Reader<'a> {
             let read = log.read(&self.patterns, self.position.seq, Seq::MAX, page).await;
             let read = match read {
                 Ok(read) if read.epoch == self.position.epoch => read,
-                Ok(_) | Err(StoreError::Expired { .. }) => return Err(self.oldest()),
+                // The log has a new life: only a cursor of that one is good.
+                Ok(_) => return Err(log.position().map_or_else(|| self.oldest(), Problem::gone)),
+                Err(StoreError::Expired { .. }) => return Err(self.oldest()),
                 Err(error) => return Err(error.into()),
             };
             bytes += read.frames.iter().map(|frame| frame.weight_bytes()).sum::<usize>();
@@ -206,12 +217,7 @@ impl<'a> Reader<'a> {
         deadline: Instant,
         guard: Option<ConnectionGuard>,
     ) -> Result<HistoryPage, Problem> {
-        let hub = &self.api.inner.hub;
-        let queue = hub.join();
-        let patterns = self.patterns.to_vec();
-        for pattern in &patterns {
-            hub.subscribe(&queue, pattern);
-        }
+        let waiting = Waiting::new(&self.api.inner.hub, &self.patterns);
         let closing = async {
             match &guard {
                 Some(guard) => guard.closing().cancelled().await,
@@ -219,21 +225,42 @@ impl<'a> Reader<'a> {
             }
         };
         let mut closing = std::pin::pin!(closing);
-        let page = loop {
+        loop {
             match self.page(limit).await {
                 Ok(page) if page.frames.is_empty() => {}
-                done => break done,
+                done => return done,
             }
             tokio::select! {
                 // While behind, the queue holds nothing and wakes at whatever passes by.
-                woken = timeout_at(deadline, queue.ready()) => if woken.is_err() {
-                    break self.page(limit).await;
+                woken = timeout_at(deadline, waiting.queue.ready()) => if woken.is_err() {
+                    return self.page(limit).await;
                 },
-                () = closing.as_mut() => break self.page(limit).await,
+                () = closing.as_mut() => return self.page(limit).await,
             }
-        };
-        hub.leave(&queue, &patterns);
-        page
+        }
+    }
+}
+
+/// A place in the hub, given back however the wait ends: clients that go away drop it.
+struct Waiting<'a> {
+    hub: &'a Hub,
+    queue: Arc<Queue>,
+    patterns: Vec<Pattern>,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(hub: &'a Hub, patterns: &PatternSet) -> Waiting<'a> {
+        let waiting = Waiting { hub, queue: hub.join(), patterns: patterns.to_vec() };
+        for pattern in &waiting.patterns {
+            hub.subscribe(&waiting.queue, pattern);
+        }
+        waiting
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.hub.leave(&self.queue, &self.patterns);
     }
 }
 

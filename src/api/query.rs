@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use super::error::{FieldError, Problem};
 use crate::domain::{Cursor, Pattern};
 
-/// More parameters than any request has.
+/// More parameters than any request has; one with more is refused.
 const PARAMETERS_MAX: usize = 1_000;
 
 pub struct Query {
@@ -20,8 +20,12 @@ impl<S: Send + Sync> FromRequestParts<S> for Query {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Query, Problem> {
         let Ok(RawQuery(raw)) = RawQuery::from_request_parts(parts, state).await;
         let raw = raw.unwrap_or_default();
-        let parameters: Vec<(String, String)> =
-            form_urlencoded::parse(raw.as_bytes()).into_owned().take(PARAMETERS_MAX).collect();
+        let parsed = form_urlencoded::parse(raw.as_bytes()).into_owned();
+        let parameters: Vec<(String, String)> = parsed.take(PARAMETERS_MAX + 1).collect();
+        if parameters.len() > PARAMETERS_MAX {
+            let detail = format!("a request has at most {PARAMETERS_MAX} parameters");
+            return Err(Problem::malformed(detail));
+        }
         Ok(Query { parameters, errors: Vec::new() })
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::Api;
 use super::access::task_of;
 use super::error::{Close, Problem};
-use super::limits::{FrameRate, Place};
+use super::limits::Place;
 use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
     ok_frame, pong_frame, publish_message, status_frame, welcome_frame,
@@ -27,7 +27,6 @@ pub struct Session {
     principal: Principal,
     pub feed: Feed,
     pub health: Health,
-    rate: FrameRate,
     warned: bool,
     _place: Place,
 }
@@ -78,10 +77,7 @@ impl Session {
         wanted: Vec<Subscription>,
         cursor: Option<Cursor>,
     ) -> Result<Session, Problem> {
-        let settings = &api.inner.settings;
-        let user = principal.user.as_ref();
-        let (all_max, user_max) = (settings.sessions_max, settings.sessions_per_user_max);
-        let place = api.inner.limits.enter(user, all_max, user_max)?;
+        let place = api.enter(&principal)?;
         let begins = cursor.is_none();
         // Topics with a cursor of their own, and tasks that are begun with, come one by one.
         let (own, common): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|subscription| {
@@ -92,10 +88,9 @@ impl Session {
         let start = cursor.map_or(Start::Now, Start::After);
         let feed = api.feed(patterns, start).await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
-        let rate = FrameRate::new(settings.frames_per_s_max);
         let health = Health { degraded: api.inner.log.degraded(), told: false };
         let (api, warned, _place) = (api.clone(), false, place);
-        let mut session = Session { api, id, principal, feed, health, rate, warned, _place };
+        let mut session = Session { api, id, principal, feed, health, warned, _place };
         session.subscribe(own).await?;
         Ok(session)
     }
@@ -115,9 +110,6 @@ impl Session {
 
     /// One frame of the client.
     pub async fn receive(&mut self, text: &str) -> Reply {
-        if !self.rate.allows_one() {
-            return Reply::Close(Close::TooManyFrames);
-        }
         let Ok(ClientFrame { reference, operation }) = ClientFrame::read(text) else {
             return Reply::Close(Close::Malformed);
         };
@@ -202,20 +194,22 @@ impl Session {
         if principal.user != self.principal.user {
             return Err(Problem::forbidden("the token is another user's: open a new session"));
         }
+        let (mut kept, mut lost) = (Vec::new(), Vec::new());
+        for pattern in self.feed.patterns().to_vec() {
+            let may = self.api.may_follow(&principal, &pattern).await?;
+            if may { kept.push(pattern) } else { lost.push(pattern) }
+        }
+        let own: Vec<Pattern> = principal.own_topics().into_iter().map(Pattern::Exact).collect();
+        let all: PatternSet = kept.into_iter().chain(own.iter().cloned()).collect();
+        self.api.check_count(all.len())?;
+        // Nothing has been changed before here, so that an error means what it says.
         self.principal = principal;
         self.warned = false;
-        for pattern in self.feed.patterns().to_vec() {
-            if self
-                .api
-                .may_subscribe(&self.principal, std::slice::from_ref(&pattern))
-                .await
-                .is_err()
-            {
-                self.feed.unsubscribe(&pattern);
-            }
+        for pattern in lost {
+            self.feed.unsubscribe(&pattern);
         }
-        for topic in self.principal.own_topics() {
-            self.feed.subscribe(topic.into(), Start::Now).await?;
+        for pattern in own {
+            self.feed.subscribe(pattern, Start::Now).await?;
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::error::{Close, Problem};
+use super::limits::FrameRate;
 use super::protocol::{
     ClientFrame, Operation, Subscription, cursor_frame, gap_frame, replayed_frame, reset_frame,
     token_expired_frame,
@@ -99,6 +100,7 @@ struct Socket {
     closing: CancellationToken,
     /// Cancelled when the client takes nothing.
     stalled: CancellationToken,
+    rate: FrameRate,
 }
 
 /// Why a socket ends. `None`: the client has gone.
@@ -110,7 +112,8 @@ impl Socket {
             Some(guard) => (guard.closing().clone(), guard.stalled().clone()),
             None => Default::default(),
         };
-        Socket { api, socket, closing, stalled }
+        let rate = FrameRate::new(api.inner.settings.frames_per_s_max);
+        Socket { api, socket, closing, stalled, rate }
     }
 
     async fn run(
@@ -270,6 +273,8 @@ impl Socket {
 
     fn understand(&self, received: Option<Result<Message, axum::Error>>) -> Received {
         match received {
+            // Pings cost us as much as frames do.
+            Some(Ok(_)) if !self.rate.allows_one() => Received::End(Some(Close::TooManyFrames)),
             None => Received::End(None),
             Some(Ok(Message::Close(_))) => Received::End(Some(Close::Asked)),
             Some(Ok(Message::Text(text))) => Received::Text(text),

@@ -30,6 +30,9 @@ const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long one read may take for who only reads.
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
+
 pub struct Backend {
     pub store: Arc<dyn LogStore>,
     pub bus: Arc<dyn Bus>,
@@ -122,6 +125,28 @@ pub fn connector(config: &Config, dsn: &Dsn) -> Result<Connector, DsnError> {
         None => no_tls(),
     };
     Ok(Connector::new(dsn.config().clone(), tls, CONNECT_TIMEOUT))
+}
+
+/// The log in a database, for who only reads it: over one connection, and through any pooler.
+pub fn log_in(dsn: &Dsn, application_name: &str) -> Result<Arc<dyn LogStore>, DsnError> {
+    let tls = dsn.tls()?.unwrap_or_else(no_tls);
+    let dsn = dsn.clone().named(application_name);
+    let connector = Connector::new(dsn.config().clone(), tls, CONNECT_TIMEOUT);
+    let settings = PostgresSettings {
+        replica: application_name.to_owned(),
+        pool: PoolSettings {
+            connections_max: 1,
+            wait: CONNECT_TIMEOUT,
+            statement_timeout: READ_TIMEOUT,
+            prepare: false,
+        },
+        // Of what writes.
+        retention_s: 0,
+        partition_rows: 0,
+        data_bytes_max: 0,
+        idempotency_s: 0,
+    };
+    Ok(Arc::new(PostgresStore::new(connector, settings, Metrics::new().store)))
 }
 
 /// For connections that ask for no TLS: it trusts nobody, and is never used.

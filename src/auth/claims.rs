@@ -166,6 +166,7 @@ fn principal(claims: &Claims) -> Result<Principal, AuthError> {
         admin: claims.roles.iter().any(|role| role == ADMIN),
         subscribe: patterns(&claims.tidings.subscribe)?,
         publish: patterns(&claims.tidings.publish)?,
-        expires_at_s: Some(claims.exp),
+        // A session may live as long as its token would open a new one.
+        expires_at_s: Some(claims.exp.saturating_add(LEEWAY_S)),
     })
 }

@@ -55,7 +55,7 @@ pub struct Fetched {
     client: reqwest::Client,
     set: ArcSwap<Vec<Named>>,
     /// When it was fetched last; held while fetching, so that many wait for one.
-    last: Mutex<Option<Instant>>,
+    last: Mutex<Option<(Instant, bool)>>,
 }
 
 #[derive(Clone)]
@@ -99,11 +99,12 @@ impl Keys {
                 if let Some(found) = fetched.find(id) {
                     return Ok(found);
                 }
-                fetched.fetch(FETCH_PAUSE).await;
+                let is_new = fetched.fetch(FETCH_PAUSE).await;
                 match fetched.find(id) {
                     Some(found) => Ok(found),
-                    None if fetched.set.load().is_empty() => Err(AuthError::NoKeys),
-                    None => Err(AuthError::Signature),
+                    None if is_new => Err(AuthError::Signature),
+                    // It may stand in a set that could not be had, or not so soon again.
+                    None => Err(AuthError::NoKeys),
                 }
             }
         }
@@ -125,24 +126,32 @@ impl Fetched {
         (!found.is_empty()).then(|| found.into())
     }
 
-    async fn fetch(&self, pause: Duration) {
+    /// Whether the set is the one that the issuer has now.
+    async fn fetch(&self, pause: Duration) -> bool {
+        let asked = Instant::now();
         let mut last = self.last.lock().await;
-        if last.is_some_and(|last| last.elapsed() < pause) {
-            return;
+        match *last {
+            // Somebody else fetched it while this one waited.
+            Some((at, is_new)) if at >= asked => return is_new,
+            Some((at, _)) if at.elapsed() < pause => return false,
+            _ => {}
         }
-        match self.get().await {
-            Ok(set) if set.is_empty() => {
-                tracing::warn!(
-                    algorithm = self.algorithm.as_str(),
-                    "the key set has no key that fits; keeping the old ones"
-                );
+        let got = self.get().await;
+        *last = Some((Instant::now(), got.is_ok()));
+        match got {
+            Ok(set) => {
+                if set.is_empty() {
+                    let algorithm = self.algorithm.as_str();
+                    tracing::warn!(algorithm, "the key set has no key that fits: nobody is let in");
+                }
+                self.set.store(Arc::new(set));
+                true
             }
-            Ok(set) => self.set.store(Arc::new(set)),
             Err(reason) => {
                 tracing::warn!(reason, "the key set cannot be fetched; keeping the old one");
+                false
             }
         }
-        *last = Some(Instant::now());
     }
 
     async fn get(&self) -> Result<Vec<Named>, String> {

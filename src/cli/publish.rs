@@ -51,7 +51,8 @@ pub struct Publish {
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
     /// How long to try
-    #[arg(long, value_name = "SECONDS", default_value = "30")]
+    #[arg(long, value_name = "SECONDS", default_value = "30",
+        value_parser = clap::value_parser!(u64).range(..=86_400))]
     timeout_s: u64,
     /// Prints the answer as JSON
     #[arg(long)]

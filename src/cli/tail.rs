@@ -112,6 +112,7 @@ impl Tail {
             Event::Lost { reason, pause } => {
                 say(format!("{reason}; trying again in {:.1} s", pause.as_secs_f32()));
             }
+            Event::Cursor(_) => {}
             Event::Replayed { count } => say(format!("replayed {count} missed messages")),
             Event::Reset { reason, cursor } => {
                 let from = cursor.map_or(String::new(), |cursor| format!(" after {cursor}"));

@@ -6,12 +6,15 @@ use http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
 
 use super::RETRY_AFTER_MAX;
+use crate::domain::Cursor;
 
 /// Why something was not done.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Undone {
     /// Saying it again would not help.
     Never(String),
+    /// The cursor cannot be honoured; here is one that can.
+    Gone(Cursor),
     Later {
         reason: String,
         retry_after: Option<Duration>,
@@ -25,6 +28,10 @@ impl Undone {
 
     /// Of an answer that is no success.
     pub(super) fn answered(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Undone {
+        let gone = (status == StatusCode::GONE).then(|| serde_json::from_slice::<Gone>(body).ok());
+        if let Some(cursor) = gone.flatten().and_then(|gone| Cursor::parse(&gone.cursor).ok()) {
+            return Undone::Gone(cursor);
+        }
         let sentence = match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => problem.sentence(),
             // Somebody in between, whose page is of no use here.
@@ -54,6 +61,12 @@ struct Problem {
     detail: String,
     #[serde(default)]
     errors: Vec<FieldError>,
+}
+
+/// What a 410 has besides.
+#[derive(Deserialize)]
+struct Gone {
+    cursor: String,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +115,14 @@ mod tests {
         assert_eq!(retry_after(&headers), Some(RETRY_AFTER_MAX));
         headers.insert(header::RETRY_AFTER, "Fri, 01 Jan 2038 00:00:00 GMT".parse().unwrap());
         assert_eq!(retry_after(&headers), None);
+    }
+
+    #[test]
+    fn a_cursor_that_is_gone_comes_with_one_to_go_on_from() {
+        let gone = |body: &[u8]| Undone::answered(StatusCode::GONE, &HeaderMap::new(), body);
+        let cursor = Cursor::parse("k3f9-7").unwrap();
+        assert_eq!(gone(br#"{"detail":"it is","cursor":"k3f9-7"}"#), Undone::Gone(cursor));
+        assert!(matches!(gone(br#"{"detail":"it is","cursor":"7"}"#), Undone::Never(_)));
     }
 
     #[test]

@@ -61,7 +61,7 @@ mod tests {
     fn the_server_says_when_to_come_back() {
         let wait = |reason| match closed(1012, reason) {
             Undone::Later { retry_after, .. } => retry_after,
-            Undone::Never(_) => panic!(),
+            undone => panic!("{undone:?}"),
         };
         assert_eq!(wait(r#"{"retry_after_ms":1500}"#), Some(Duration::from_millis(1500)));
         assert_eq!(wait(r#"{"retry_after_ms":99999999999}"#), Some(RETRY_AFTER_MAX));

@@ -1,5 +1,6 @@
-//! One WebSocket to one address, from its handshake to its end.
+//! One connection to one address, from its handshake to its end, over either of two ways.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream};
 
 use super::answer::Undone;
 use super::incoming::Incoming;
+use super::stream::Stream;
 use super::{Address, CONNECT_TIMEOUT, Client, close, deepest};
 use crate::domain::Cursor;
 
@@ -21,18 +23,50 @@ use crate::domain::Cursor;
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Frames larger than any setting allows a server to send.
-const FRAME_BYTES_MAX: usize = 80 << 20;
+pub(super) const FRAME_BYTES_MAX: usize = 80 << 20;
 
 /// What our frame without a token says, so that an answer to it is known.
 const ANONYMOUS: &str = "\"anonymous\"";
 
 /// What a server that says nothing of it is believed to send.
 const HEARTBEAT_S: u64 = 15;
+/// More than any server is set to.
+const HEARTBEAT_S_MAX: u64 = 86_400;
 
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
+/// What carries the frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Way {
+    #[default]
+    WebSocket,
+    Sse,
+}
+
+/// There is no such way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a way is ws or sse")]
+pub struct WayError;
+
+impl FromStr for Way {
+    type Err = WayError;
+
+    fn from_str(text: &str) -> Result<Way, WayError> {
+        match text {
+            "ws" => Ok(Way::WebSocket),
+            "sse" => Ok(Way::Sse),
+            _ => Err(WayError),
+        }
+    }
+}
+
+enum Carrier {
+    WebSocket(Box<Socket>),
+    Sse(Box<Stream>),
+}
+
 pub(super) struct Connection {
-    socket: Socket,
+    carrier: Carrier,
     /// Two heartbeats and a half: one may be late, and one be lost with the other's delay.
     silence_max: Duration,
     last_heard: Instant,
@@ -49,35 +83,21 @@ impl Connection {
     pub(super) async fn open(
         client: &Client,
         address: &Address,
+        way: Way,
         query: &str,
     ) -> Result<(Connection, Welcome), Undone> {
-        let text = address.websocket(&format!("/v1/ws?{query}"));
-        let mut request = text.into_client_request().map_err(|error| understand(address, error))?;
-        if let Some(authorization) = &client.authorization {
-            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
-        }
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(FRAME_BYTES_MAX))
-            .max_frame_size(Some(FRAME_BYTES_MAX));
-        let connecting = tokio_tungstenite::connect_async_tls_with_config(
-            request,
-            Some(config),
-            true,
-            Some(connector(address)?),
-        );
-        let mut socket = match timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok((socket, _))) => socket,
-            Ok(Err(error)) => return Err(understand(address, error)),
+        let opening = async {
+            match way {
+                Way::WebSocket => websocket(client, address, query).await,
+                Way::Sse => Ok(Carrier::Sse(Box::new(Stream::open(client, address, query).await?))),
+            }
+        };
+        let carrier = match timeout(CONNECT_TIMEOUT, opening).await {
+            Ok(carrier) => carrier?,
             Err(_) => return Err(Undone::later(format!("{address} did not answer in time"))),
         };
-        if client.authorization.is_none() {
-            // A server that wants a token would wait for it; so it says at once that it does.
-            let hello = format!("{{\"op\":\"hello\",\"ref\":{ANONYMOUS}}}");
-            let sent = socket.send(Message::text(hello)).await;
-            sent.map_err(|error| understand(address, error))?;
-        }
         let silence_max = Duration::from_secs(HEARTBEAT_S * 5 / 2);
-        let mut connection = Connection { socket, silence_max, last_heard: Instant::now() };
+        let mut connection = Connection { carrier, silence_max, last_heard: Instant::now() };
         let welcome = timeout(WELCOME_TIMEOUT, connection.welcome(address)).await;
         let welcome = welcome
             .unwrap_or_else(|_| Err(Undone::later(format!("{address} does not welcome"))))?;
@@ -91,8 +111,9 @@ impl Connection {
                 return Err(Undone::Never(format!("what answers at {address} is not Tidings")));
             };
             if frame.r#type == "welcome" {
-                let heartbeat = Duration::from_secs(frame.heartbeat_s.unwrap_or(HEARTBEAT_S));
-                self.silence_max = heartbeat.max(Duration::from_secs(1)).mul_f32(2.5);
+                let heartbeat_s =
+                    frame.heartbeat_s.unwrap_or(HEARTBEAT_S).clamp(1, HEARTBEAT_S_MAX);
+                self.silence_max = Duration::from_secs(heartbeat_s).mul_f32(2.5);
                 let replica = frame.replica.clone().unwrap_or_default().into_owned();
                 return Ok(Welcome { replica, cursor: frame.cursor() });
             }
@@ -102,9 +123,10 @@ impl Connection {
     /// The next frame. Cancel-safe. A server that is silent for too long is taken for gone.
     pub(super) async fn next(&mut self) -> Result<Utf8Bytes, Undone> {
         loop {
-            match timeout_at(self.last_heard + self.silence_max, self.socket.next()).await {
+            match timeout_at(self.last_heard + self.silence_max, self.carrier.next()).await {
                 Ok(received) => {
-                    if let Some(text) = self.heard(received)? {
+                    self.last_heard = Instant::now();
+                    if let Some(text) = received? {
                         return Ok(text);
                     }
                 }
@@ -118,19 +140,23 @@ impl Connection {
     /// A frame that is here already.
     pub(super) fn ready(&mut self) -> Option<Result<Utf8Bytes, Undone>> {
         loop {
-            let received = self.socket.next().now_or_never()?;
-            if let Some(text) = self.heard(received).transpose() {
+            let received = self.carrier.next().now_or_never()?;
+            self.last_heard = Instant::now();
+            if let Some(text) = received.transpose() {
                 return Some(text);
             }
         }
     }
+}
 
-    fn heard(
-        &mut self,
-        received: Option<Result<Message, Error>>,
-    ) -> Result<Option<Utf8Bytes>, Undone> {
-        self.last_heard = Instant::now();
-        match received {
+impl Carrier {
+    /// A frame, or `None` for a sign of life. Cancel-safe.
+    async fn next(&mut self) -> Result<Option<Utf8Bytes>, Undone> {
+        let socket = match self {
+            Carrier::WebSocket(socket) => socket,
+            Carrier::Sse(stream) => return stream.next().await,
+        };
+        match socket.next().await {
             None => Err(Undone::later("the connection was closed")),
             Some(Err(error)) => Err(Undone::later(format!("lost: {}", deepest(&error)))),
             Some(Ok(Message::Text(text))) => Ok(Some(text)),
@@ -139,6 +165,31 @@ impl Connection {
             Some(Ok(_)) => Ok(None),
         }
     }
+}
+
+async fn websocket(client: &Client, address: &Address, query: &str) -> Result<Carrier, Undone> {
+    let text = address.websocket(&format!("/v1/ws?{query}"));
+    let mut request = text.into_client_request().map_err(|error| understand(address, error))?;
+    if let Some(authorization) = &client.authorization {
+        request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+    }
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(FRAME_BYTES_MAX))
+        .max_frame_size(Some(FRAME_BYTES_MAX));
+    let connecting = tokio_tungstenite::connect_async_tls_with_config(
+        request,
+        Some(config),
+        true,
+        Some(connector(address)?),
+    );
+    let (mut socket, _) = connecting.await.map_err(|error| understand(address, error))?;
+    if client.authorization.is_none() {
+        // A server that wants a token would wait for it; so it says at once that it does.
+        let hello = format!("{{\"op\":\"hello\",\"ref\":{ANONYMOUS}}}");
+        let sent = socket.send(Message::text(hello)).await;
+        sent.map_err(|error| understand(address, error))?;
+    }
+    Ok(Carrier::WebSocket(Box::new(socket)))
 }
 
 /// Whether a frame answers our frame without a token: where none is needed it is an error.

@@ -1,4 +1,4 @@
-//! What the server says over a WebSocket.
+//! What the server says, whatever carries it.
 
 use std::borrow::Cow;
 
@@ -20,6 +20,10 @@ pub(super) struct Incoming<'a> {
     pub(super) seq: Option<u64>,
     #[serde(borrow, default)]
     kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    class: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    key: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     at: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -46,7 +50,11 @@ pub struct Received {
     pub topic: String,
     /// `None` for a signal.
     pub seq: Option<u64>,
+    /// `None` for a frame that has overtaken others, from which nobody may resume.
+    pub cursor: Option<Cursor>,
     pub kind: Option<String>,
+    pub class: String,
+    pub key: Option<String>,
     pub at: String,
     /// Byte for byte as it was published.
     pub data: String,
@@ -71,7 +79,10 @@ impl Incoming<'_> {
         Received {
             topic: self.topic(),
             seq: self.seq,
+            cursor: self.cursor(),
             kind: owned(self.kind.as_ref()),
+            class: owned(self.class.as_ref()).unwrap_or_default(),
+            key: owned(self.key.as_ref()),
             at: owned(self.at.as_ref()).unwrap_or_default(),
             data: self.data.map_or("null", RawValue::get).to_owned(),
             frame: frame.to_owned(),

@@ -2,21 +2,13 @@
 
 use std::time::Duration;
 
-use backon::BackoffBuilder;
 use bytes::Bytes;
 use http::header;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tokio::time::{Instant, sleep, timeout_at};
 
 use super::answer::Undone;
-use super::{Address, Client, ClientError, deepest, pauses};
-
-/// How long one attempt may take: a server that hangs must not use up the time of the others.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// More than a thousand answers need.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
+use super::{Address, Client, ClientError};
 
 /// A message as the protocol takes it.
 #[derive(Clone, Debug, Serialize)]
@@ -62,48 +54,14 @@ impl Client {
         }
         let body = serde_json::to_vec(&Body { messages });
         let body = Bytes::from(body.map_err(|error| ClientError::Refused(error.to_string()))?);
-        let deadline = Instant::now() + within;
-        let mut pauses = pauses().build();
-        loop {
-            let (mut reason, mut soonest) = (String::new(), None);
-            let first = self.preferred();
-            for turn in first..first + self.addresses.len() {
-                match self.publish_once(self.address(turn), body.clone(), deadline).await {
-                    Ok(published) if published.len() == messages.len() => {
-                        self.prefer(turn);
-                        return Ok(published);
-                    }
-                    Ok(_) => return Err(ClientError::Refused("no answer of Tidings".to_owned())),
-                    Err(Undone::Never(reason)) => return Err(ClientError::Refused(reason)),
-                    Err(Undone::Later { reason: why, retry_after }) => {
-                        reason = why;
-                        let wait = retry_after.unwrap_or_default();
-                        soonest = Some(soonest.map_or(wait, |soonest: Duration| soonest.min(wait)));
-                    }
-                }
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let asked = soonest.unwrap_or_default();
-            if left.is_zero() || asked > left {
-                return Err(ClientError::GaveUp { reason, within });
-            }
-            // What the server asks for, and a little more at random.
-            let pause = pauses.next().unwrap_or_default();
-            sleep((asked + pause).min(left)).await;
-        }
-    }
-
-    async fn publish_once(
-        &self,
-        address: &Address,
-        body: Bytes,
-        deadline: Instant,
-    ) -> Result<Vec<Published>, Undone> {
-        let until = deadline.min(Instant::now() + ATTEMPT_TIMEOUT);
-        match timeout_at(until, self.post(address, body)).await {
-            Ok(answered) => answered,
-            Err(_) => Err(Undone::later(format!("{address} did not answer in time"))),
-        }
+        self.insist(within, async |address| {
+            let published = self.post(address, body.clone()).await?;
+            let whole = published.len() == messages.len();
+            whole
+                .then_some(published)
+                .ok_or_else(|| Undone::Never("no answer of Tidings".to_owned()))
+        })
+        .await
     }
 
     async fn post(&self, address: &Address, body: Bytes) -> Result<Vec<Published>, Undone> {
@@ -111,26 +69,9 @@ impl Client {
         struct Answer {
             messages: Vec<Published>,
         }
-        let broken = |error: &reqwest::Error| {
-            Undone::later(format!("{address} cannot be reached: {}", deepest(error)))
-        };
-        let mut request = self.http.post(address.http("/v1/messages")).body(body);
-        request = request.header(header::CONTENT_TYPE, "application/json");
-        if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization.clone());
-        }
-        let mut answer = request.send().await.map_err(|error| broken(&error))?;
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        let mut text = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(|error| broken(&error))? {
-            if text.len() + chunk.len() > ANSWER_BYTES_MAX {
-                return Err(Undone::Never(format!("{address} gave an answer without end")));
-            }
-            text.extend_from_slice(&chunk);
-        }
-        if !status.is_success() {
-            return Err(Undone::answered(status, &headers, &text));
-        }
+        let request = self.http.post(address.http("/v1/messages")).body(body);
+        let request = request.header(header::CONTENT_TYPE, "application/json");
+        let text = self.exchange(address, request).await?;
         let answer: Result<Answer, _> = serde_json::from_slice(&text);
         let none = |_| Undone::Never(format!("what answers at {address} is not Tidings"));
         answer.map(|answer| answer.messages).map_err(none)

@@ -16,7 +16,7 @@ use backon::{BackoffBuilder, ExponentialBackoff};
 use tokio::time::{Instant, sleep_until};
 
 use super::answer::Undone;
-use super::connection::{Connection, is_to_anonymous};
+use super::connection::{Connection, Way, is_to_anonymous};
 use super::incoming::{Incoming, Received, owned};
 use super::place::Place;
 use super::{Client, ClientError, pauses};
@@ -35,6 +35,8 @@ pub enum Event {
         pause: Duration,
     },
     Message(Box<Received>),
+    /// Everything due up to here has been handed out, though no message said so.
+    Cursor(Cursor),
     /// Everything missed has been sent.
     Replayed {
         count: u64,
@@ -57,6 +59,9 @@ pub enum Event {
 pub struct Tail<'a> {
     client: &'a Client,
     topics: String,
+    way: Way,
+    /// Whether a message is handed out that was had before.
+    repeats: bool,
     place: Place,
     state: State,
     /// Which address is tried next.
@@ -79,6 +84,8 @@ impl Client {
         Tail {
             client: self,
             topics: topics.join(","),
+            way: Way::default(),
+            repeats: false,
             place: Place::new(after),
             state: State::Apart,
             turn: self.preferred(),
@@ -89,6 +96,28 @@ impl Client {
 }
 
 impl Tail<'_> {
+    #[must_use]
+    pub fn over(self, way: Way) -> Self {
+        Tail { way, ..self }
+    }
+
+    /// Hands out every message that comes, had or not: for who wants to see what a server sends.
+    #[must_use]
+    pub fn with_repeats(self) -> Self {
+        Tail { repeats: true, ..self }
+    }
+
+    /// Drops the connection without a word, as if the network had; `next` resumes on another
+    /// address. False when there was none.
+    pub fn cut(&mut self) -> bool {
+        let was_open = matches!(self.state, State::Open(_));
+        if was_open {
+            self.turn += 1;
+            self.state = State::Apart;
+        }
+        was_open
+    }
+
     /// The last cursor that was given: everything before it has been handed out.
     pub fn cursor(&self) -> Option<&Cursor> {
         self.place.cursor()
@@ -132,7 +161,7 @@ impl Tail<'_> {
 
     async fn connect(&mut self) -> Result<Event, ClientError> {
         let address = self.client.address(self.turn);
-        match Connection::open(self.client, address, &self.query()).await {
+        match Connection::open(self.client, address, self.way, &self.query()).await {
             Ok((connection, welcome)) => {
                 self.client.prefer(self.turn);
                 if let (None, Some(cursor)) = (self.place.cursor(), &welcome.cursor) {
@@ -158,6 +187,8 @@ impl Tail<'_> {
     fn part(&mut self, undone: Undone) -> Result<Event, ClientError> {
         let (reason, retry_after) = match undone {
             Undone::Never(reason) => return Err(ClientError::Refused(reason)),
+            // Sessions are told with a frame; who answers so all the same is no replica of ours.
+            Undone::Gone(_) => return Err(ClientError::Refused("no answer of Tidings".to_owned())),
             Undone::Later { reason, retry_after } => (reason, retry_after),
         };
         self.turn += 1;
@@ -186,7 +217,8 @@ impl Tail<'_> {
         match &*frame.r#type {
             "message" => {
                 let new = self.place.takes(frame.seq, cursor.as_ref());
-                return new.then(|| Event::Message(Box::new(frame.received(text))));
+                let wanted = new || self.repeats;
+                return wanted.then(|| Event::Message(Box::new(frame.received(text))));
             }
             "reset" => {
                 if let Some(cursor) = &cursor {
@@ -195,7 +227,10 @@ impl Tail<'_> {
                 let reason = owned(frame.reason.as_ref()).unwrap_or_default();
                 return Some(Event::Reset { reason, cursor });
             }
-            "cursor" => self.place.reach(cursor.as_ref()?),
+            "cursor" => {
+                self.place.reach(cursor.as_ref()?);
+                return cursor.map(Event::Cursor);
+            }
             "replayed" => {
                 return Some(Event::Replayed { count: frame.count.unwrap_or_default() });
             }

@@ -6,16 +6,18 @@ use super::account::is_root;
 
 /// What runs with the rights of root. Debian reads the directory before it makes the cluster that
 /// comes with a fresh installation, and a later installation is to make one again, so the file goes.
-const SCRIPT: &str = r"
+const SCRIPT: &str = r#"
 set -e
 conf=/etc/postgresql-common/createcluster.d
 mkdir -p $conf
-trap 'rm -f $conf/tidings.conf' EXIT
-echo 'create_main_cluster = false' >$conf/tidings.conf
+trap 'rm -f $conf/tidings-$$.conf' EXIT
+echo 'create_main_cluster = false' >$conf/tidings-$$.conf
 export DEBIAN_FRONTEND=noninteractive
-install='apt-get install -y -q --no-install-recommends postgresql'
-$install || { apt-get update -q && $install; }
-";
+# Others may be installing too; and a mirror that does not answer must not hold us up.
+wait='-o DPkg::Lock::Timeout=120 -o Acquire::http::Timeout=20 -o Acquire::Retries=1'
+install="apt-get $wait install -y -q --no-install-recommends postgresql"
+$install || { apt-get $wait update -q && $install; }
+"#;
 
 /// `Err` says why nothing was installed, as the end of a sentence.
 pub fn run() -> Result<(), String> {

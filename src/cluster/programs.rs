@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use super::{ClusterError, docker, install};
 
@@ -31,22 +32,29 @@ pub enum Programs {
 impl Programs {
     /// What is there already; else Debian's package, if we may install it; else Docker.
     pub fn find() -> Result<Programs, ClusterError> {
-        if let Some(found) = installed() {
-            return Ok(Programs::Native(found));
-        }
-        let refused = match install::run() {
-            Ok(()) => match installed() {
-                Some(found) => return Ok(Programs::Native(found)),
-                None => "apt-get installed postgresql, but its programs are not there".to_owned(),
-            },
-            Err(reason) => reason,
-        };
-        if docker::answers() {
-            Ok(Programs::Docker)
-        } else {
-            Err(ClusterError::NoPostgres(refused))
-        }
+        // Once a process: what could not be installed a moment ago cannot be now.
+        static FOUND: OnceLock<Result<Programs, String>> = OnceLock::new();
+        let found = FOUND.get_or_init(|| choose(installed, install::run, docker::answers));
+        found.clone().map_err(ClusterError::NoPostgres)
     }
+}
+
+fn choose(
+    installed: impl Fn() -> Option<PathBuf>,
+    install: impl FnOnce() -> Result<(), String>,
+    docker_answers: impl FnOnce() -> bool,
+) -> Result<Programs, String> {
+    if let Some(found) = installed() {
+        return Ok(Programs::Native(found));
+    }
+    let refused = match install() {
+        Ok(()) => match installed() {
+            Some(found) => return Ok(Programs::Native(found)),
+            None => "apt-get installed postgresql, but its programs are not there".to_owned(),
+        },
+        Err(reason) => reason,
+    };
+    if docker_answers() { Ok(Programs::Docker) } else { Err(refused) }
 }
 
 fn installed() -> Option<PathBuf> {
@@ -97,6 +105,8 @@ fn pg_config() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn server(root: &Path, dir: &str) -> PathBuf {
@@ -120,6 +130,31 @@ mod tests {
         let path = std::env::join_paths([root.clone(), own.clone()]).unwrap();
         assert_eq!(search(&path, Some(&nine), &root), Some(own));
         std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn what_is_there_comes_first_then_a_package_then_docker() {
+        let found = PathBuf::from("/found");
+        let unwanted = || panic!("asked though there is a server");
+        let chosen = choose(|| Some(found.clone()), unwanted, || panic!("no engine is needed"));
+        assert_eq!(chosen.unwrap(), Programs::Native(found.clone()));
+
+        let packages = Cell::new(0);
+        let afterwards = || (packages.get() > 0).then(|| found.clone());
+        let install = || {
+            packages.set(packages.get() + 1);
+            Ok(())
+        };
+        let chosen = choose(afterwards, install, || panic!("no engine is needed"));
+        assert_eq!(chosen.unwrap(), Programs::Native(found.clone()));
+        assert_eq!(packages.get(), 1);
+
+        let refuse = || Err("no rights".to_owned());
+        assert_eq!(choose(|| None, refuse, || true).unwrap(), Programs::Docker);
+        let sentence = choose(|| None, refuse, || false).unwrap_err();
+        assert!(sentence.contains("no rights"), "{sentence}");
+        let sentence = choose(|| None, || Ok(()), || false).unwrap_err();
+        assert!(sentence.contains("its programs are not there"), "{sentence}");
     }
 
     #[test]

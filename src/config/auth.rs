@@ -7,6 +7,8 @@ use super::values::Values;
 
 /// Shorter ones can be guessed.
 const API_KEY_CHARS_MIN: usize = 16;
+/// With less, whoever holds one token finds the secret, and makes himself an admin.
+const JWT_SECRET_BYTES_MIN: usize = 16;
 /// What RFC 7518 asks of a secret for HS256.
 const JWT_SECRET_BYTES_ADVISED: usize = 32;
 
@@ -54,8 +56,15 @@ impl Auth {
         self.api_keys.is_empty() && self.keys.is_none()
     }
 
-    pub(super) fn read(values: &mut Values, warnings: &mut Vec<String>) -> Auth {
-        let keys = read_keys(values, warnings);
+    pub(super) fn read(values: &mut Values, dev: bool, warnings: &mut Vec<String>) -> Auth {
+        let keys = read_keys(values, dev, warnings);
+        let public = matches!(keys, Some(Keys::PublicKeyFile(_) | Keys::JwksUrl(_)));
+        if public && values.text("jwt_audience").is_none() {
+            warnings.push(
+                "jwt_audience is not set: what the issuer signs for other applications counts here"
+                    .to_owned(),
+            );
+        }
         Auth {
             api_keys: read_api_keys(values),
             algorithm: read_algorithm(values, keys.as_ref()),
@@ -73,20 +82,37 @@ fn read_api_keys(values: &mut Values) -> Vec<Secret> {
             format!("key number {} is shorter than {API_KEY_CHARS_MIN} characters", place + 1);
         values.refuse("api_keys", why);
     }
+    let sendable = |key: &String| key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if let Some(place) = list.iter().position(|key| !sendable(key)) {
+        let why = format!("key number {} has characters that no header can carry", place + 1);
+        values.refuse("api_keys", why);
+    }
     list.into_iter().map(Secret::new).collect()
 }
 
-fn read_keys(values: &mut Values, warnings: &mut Vec<String>) -> Option<Keys> {
+fn read_keys(values: &mut Values, dev: bool, warnings: &mut Vec<String>) -> Option<Keys> {
     let secret = values.text("jwt_secret").map(|text| Keys::Secret(Secret::new(text)));
     let file = values.text("jwt_public_key_file").map(|path| Keys::PublicKeyFile(path.into()));
     let url = values.parsed("jwks_url", |text| {
         let uri: http::Uri = text.parse().ok()?;
         let web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
-        web.then(|| Keys::JwksUrl(text.to_owned()))
+        // A password would be shown wherever the address is.
+        let bare = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        (web && bare).then(|| Keys::JwksUrl(text.to_owned()))
     });
+    if let Some(Keys::JwksUrl(url)) = &url
+        && is_in_the_clear(url)
+    {
+        warnings.push(
+            "jwks_url is not https: whoever sits between may bring keys of his own".to_owned(),
+        );
+    }
     if let Some(Keys::Secret(secret)) = &secret {
         let bytes = secret.expose().len();
-        if bytes < JWT_SECRET_BYTES_ADVISED {
+        if bytes < JWT_SECRET_BYTES_MIN && !dev {
+            let why = format!("must have {JWT_SECRET_BYTES_MIN} bytes at least, better 32");
+            values.refuse("jwt_secret", why);
+        } else if bytes < JWT_SECRET_BYTES_ADVISED {
             warnings.push(format!(
                 "jwt_secret has {bytes} bytes: below {JWT_SECRET_BYTES_ADVISED} it can be guessed"
             ));
@@ -98,6 +124,15 @@ fn read_keys(values: &mut Values, warnings: &mut Vec<String>) -> Option<Keys> {
         values.refuse(key, "only one of jwt_secret, jwt_public_key_file and jwks_url may be set");
     }
     secret.or(file).or(url)
+}
+
+/// On this machine nobody sits between.
+fn is_in_the_clear(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let local = host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    uri.scheme_str() == Some("http") && !local
 }
 
 fn read_algorithm(values: &mut Values, keys: Option<&Keys>) -> Algorithm {

@@ -21,7 +21,7 @@ pub(super) fn config(
     let config = Config {
         logging: logging(v),
         server: server(v, dev),
-        auth: Auth::read(v, &mut warnings),
+        auth: Auth::read(v, dev, &mut warnings),
         limits: limits(v),
         publish: publish(v),
         hub: hub(v),
@@ -256,6 +256,19 @@ fn compare(config: &Config, v: &mut Values) {
     }
     if config.postgres.database.is_none() && v.text("listen_database_url").is_some() {
         v.refuse("listen_database_url", "needs database_url beside it");
+    }
+    // Otherwise a request that is let in would be told for ever to come again.
+    let publish = &config.publish;
+    if publish.intake_messages_max < config.limits.batch_messages_max {
+        v.refuse("intake_messages_max", "must be at least batch_messages_max");
+    }
+    if publish.intake_bytes_max < config.limits.body_bytes_max {
+        v.refuse("intake_bytes_max", "must be at least body_bytes_max");
+    }
+    if config.server.connections_max <= config.hub.sessions_max {
+        // A replica that is full still has to say that it lives.
+        let why = "must be above sessions_max: probes and publishers need connections too";
+        v.refuse("connections_max", why);
     }
     if config.server.accept_grace > config.server.drain {
         v.refuse("accept_grace_s", "is a part of drain_s and cannot be longer");

@@ -137,7 +137,7 @@ pub static SETTINGS: &[Setting] = &[
         "How long of that a leaving replica still takes new connections, until load balancers have seen that it is not ready.")
         .default("0"),
     setting("server", "connections_max", count(1, 10_000_000),
-        "Connections held at once; further ones are answered 503.").default("20000"),
+        "Connections held at once, above sessions_max; further ones are answered 503.").default("24000"),
     setting("server", "header_timeout_s", seconds(1, 3600),
         "How long a connection may take to send the headers of a request; also how long it may idle between two. Above the idle timeout of a load balancer that keeps connections open, which is a minute with most.")
         .default("75"),
@@ -145,14 +145,14 @@ pub static SETTINGS: &[Setting] = &[
     setting("auth", "api_keys", Kind::List("keys of at least 16 characters each"),
         "Keys of servers, which may do everything.").secret(),
     setting("auth", "jwt_secret", Kind::Text("text"),
-        "The secret with which tokens are signed.").secret(),
+        "The secret with which tokens are signed: 16 bytes at least, better 32.").secret(),
     setting("auth", "jwt_public_key_file", FILE, "PEM file with the public key of tokens."),
-    setting("auth", "jwks_url", Kind::Text("an http:// or https:// URL"),
+    setting("auth", "jwks_url", Kind::Text("an http:// or https:// URL without a user"),
         "Where the public keys of tokens are fetched."),
     setting("auth", "jwt_algorithm", Kind::OneOf(ALGORITHMS),
         "The one algorithm that tokens are signed with; unset, HS256 with a secret and RS256 with a public key."),
     setting("auth", "jwt_issuer", Kind::Text("text"), "If set, the `iss` that a token must have."),
-    setting("auth", "jwt_audience", Kind::Text("text"), "If set, an `aud` that a token must have."),
+    setting("auth", "jwt_audience", Kind::Text("text"), "If set, an `aud` that a token must have. Set it where the issuer serves other applications too: their tokens would count here."),
 
     setting("limits", "data_bytes_max", bytes(KIB, 16 * MIB),
         "The largest `data` of a message.").default("256 KiB"),
@@ -174,9 +174,9 @@ pub static SETTINGS: &[Setting] = &[
         "How long a request for messages may wait.").default("60"),
 
     setting("publish", "intake_messages_max", count(1, 10_000_000),
-        "Messages that wait for their batch; further ones are answered 429.").default("10000"),
+        "Messages that wait for their batch, at least batch_messages_max; further ones are answered 429.").default("10000"),
     setting("publish", "intake_bytes_max", bytes(MIB, 64 * GIB),
-        "What the waiting messages may weigh.").default("64 MiB"),
+        "What the waiting messages may weigh, at least body_bytes_max; and what the bodies that are being read may.").default("64 MiB"),
     setting("publish", "publish_timeout_s", seconds(1, 600),
         "How long a publisher waits for the commit before it is answered 503.").default("10"),
     setting("publish", "lanes", count(1, 8),

@@ -8,7 +8,7 @@ pub fn settings_markdown() -> String {
     let mut page = format!(
         "# Settings
 
-<!-- Written from src/config/catalogue.rs by `UPDATE_DOCS=1 cargo test --test settings_doc`. -->
+<!-- Written from src/config/catalogue.rs by `UPDATE_DOCS=1 cargo test --test pages`. -->
 
 Every setting is a flag, an environment variable and a key of an optional TOML file, in that order of precedence.
 The file is named by `--config FILE` or `{CONFIG_ENV}`; a key in it that is not in this list is refused.

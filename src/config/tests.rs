@@ -142,6 +142,8 @@ fn the_algorithm_of_tokens_follows_their_keys_and_never_mixes_them() {
         (vec![secret, named("none")], Err("must be one of HS256")),
         (vec![secret, jwks], Err("only one of")),
         (vec![("TIDINGS_JWKS_URL", "file:///keys")], Err("http:// or https:// URL")),
+        (vec![("TIDINGS_JWKS_URL", "https://a:b@h/keys")], Err("without a user")),
+        (vec![("TIDINGS_JWT_SECRET", "fifteen--bytes-")], Err("must have 16 bytes")),
     ] {
         match (algorithm(&list), expected) {
             (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{list:?}"),
@@ -149,8 +151,30 @@ fn the_algorithm_of_tokens_follows_their_keys_and_never_mixes_them() {
             (found, expected) => panic!("{list:?}: {found:?}, not {expected:?}"),
         }
     }
-    let short = resolve(&[("TIDINGS_JWT_SECRET", "short")], "").unwrap();
-    assert_eq!(short.warnings, ["jwt_secret has 5 bytes: below 32 it can be guessed"]);
+    let warnings = |list: &[(&str, &str)]| resolve(list, "").unwrap().warnings.join("; ");
+    let guessed = |bytes| format!("jwt_secret has {bytes} bytes: below 32 it can be guessed");
+    assert_eq!(warnings(&[("TIDINGS_JWT_SECRET", "sixteen--bytes--")]), guessed(16));
+    assert_eq!(warnings(&[("TIDINGS_JWT_SECRET", "short"), ("TIDINGS_DEV", "true")]), guessed(5));
+    let audience = ("TIDINGS_JWT_AUDIENCE", "us");
+    assert!(warnings(&[jwks]).contains("jwt_audience is not set"));
+    assert_eq!(warnings(&[jwks, audience]), "");
+    for (url, told) in [("http://id.example.com/", true), ("http://127.0.0.1/", false)] {
+        let said = warnings(&[("TIDINGS_JWKS_URL", url), audience]);
+        assert_eq!(said.contains("is not https"), told, "{url}: {said}");
+    }
+}
+
+#[test]
+fn keys_may_stand_one_a_line_and_must_fit_a_header() {
+    let keys = |text: &str| resolve(&[("TIDINGS_API_KEYS", text)], "");
+    let (one, two) = ("a-key-of-16-chars", "b-key-of-16-chars");
+    let found = keys(&format!("{one}\n{two}\n")).unwrap().auth.api_keys;
+    assert_eq!(found.iter().map(Secret::expose).collect::<Vec<_>>(), [one, two]);
+    for unfit in ["a\tkey-of-16-chars", "ein-schlüssel-mit-ü"] {
+        let said = keys(&format!("{one},{unfit}")).unwrap_err().to_string();
+        assert!(said.contains("key number 2 has characters"), "{said}");
+        assert!(!said.contains(unfit), "{said}");
+    }
 }
 
 #[test]
@@ -177,6 +201,9 @@ fn bounds_that_contradict_one_another_are_refused() {
         ("listen_database_url = \"postgres://h/d\"", "needs database_url"),
         ("drain_s = 1\naccept_grace_s = 2", "cannot be longer"),
         ("intake_bytes_max = \"2 MiB\"\nbatch_bytes_max = \"4 MiB\"", "at least batch_bytes_max"),
+        ("intake_bytes_max = \"4 MiB\"", "at least body_bytes_max"),
+        ("intake_messages_max = 999", "at least batch_messages_max"),
+        ("connections_max = 20000", "must be above sessions_max"),
     ] {
         let said = refused(&[], toml);
         assert!(said.contains(says), "{toml}: {said}");

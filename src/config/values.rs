@@ -53,7 +53,8 @@ impl Values {
 
     pub(super) fn list(&self, key: &'static str) -> Vec<String> {
         let text = self.text(key).unwrap_or_default();
-        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        // A file that holds them has one a line.
+        let parts = text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty());
         parts.map(str::to_owned).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::replica::Replica;
+use super::replica::{Replica, http};
 use super::{DemoError, say};
 
 /// How long one replica is asked to wait for what another was given.
@@ -11,7 +11,7 @@ const WAIT_S: u32 = 30;
 pub async fn run(replicas: &[Replica]) -> Result<(), DemoError> {
     for from in replicas {
         let said = json!({"topic": "demo:check", "data": from.name});
-        let client = reqwest::Client::new();
+        let client = http();
         let sent = client.post(format!("{}/v1/messages", from.url())).json(&said).send();
         let answer = whole(sent.await).await?;
         let seq = answer["messages"][0]["seq"].as_u64();
@@ -22,7 +22,7 @@ pub async fn run(replicas: &[Replica]) -> Result<(), DemoError> {
         for to in replicas.iter().filter(|to| to.name != from.name) {
             let before = format!("{epoch}-{}", seq - 1);
             let query = format!("topic=demo:check&after={before}&limit=1&wait_s={WAIT_S}");
-            let page = whole(reqwest::get(format!("{}/v1/messages?{query}", to.url())).await);
+            let page = whole(client.get(format!("{}/v1/messages?{query}", to.url())).send().await);
             let found = page.await?;
             if found["messages"][0]["seq"].as_u64() != Some(seq) {
                 let (from, to) = (&from.name, &to.name);

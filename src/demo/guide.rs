@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::database::Database;
-use super::replica::Replica;
+use super::replica::{Replica, http};
 use super::say;
 
 pub async fn show(replicas: &[Replica], database: &Database) {
@@ -62,7 +62,7 @@ fn text(replicas: &[Replica], database: &Database, cursor: Option<&str>, has_psq
 /// The head of the log: a history that begins nowhere begins now, and says where that is.
 async fn cursor(replica: &Replica) -> Option<String> {
     let url = format!("{}/v1/messages?topic=order:*&limit=1", replica.url());
-    let page: Value = reqwest::get(url).await.ok()?.json().await.ok()?;
+    let page: Value = http().get(url).send().await.ok()?.json().await.ok()?;
     page["cursor"].as_str().map(str::to_owned)
 }
 

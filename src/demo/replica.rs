@@ -253,12 +253,17 @@ async fn forward(name: &str, pipe: impl AsyncRead + Unpin, said: &Said) {
     }
 }
 
+/// The replicas are on this machine, where no proxy leads.
+pub fn http() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().unwrap_or_default()
+}
+
 async fn until_ready(port: u16) {
     let url = format!("http://{}/readyz", address(port));
     let mut pause = tokio::time::interval(ASK_AGAIN);
     loop {
         pause.tick().await;
-        if reqwest::get(&url).await.is_ok_and(|answer| answer.status().is_success()) {
+        if http().get(&url).send().await.is_ok_and(|answer| answer.status().is_success()) {
             return;
         }
     }

@@ -70,6 +70,11 @@ impl Principal {
         self.admin || self.publish.iter().any(|granted| granted.matches(topic))
     }
 
+    /// Whether there is a topic on which it may publish.
+    pub fn may_publish_anything(&self) -> bool {
+        self.admin || !self.publish.is_empty()
+    }
+
     /// The key under which a draft of this principal is remembered.
     ///
     /// Users have a space of their own each: whoever could guess a key of somebody else's

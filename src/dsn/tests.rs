@@ -186,3 +186,18 @@ fn what_other_clients_put_there_is_left_out_and_told() {
     let dsn = parsed("postgres://h/d?pgbouncer=true&schema=public");
     assert_eq!(dsn.ignored(), ["pgbouncer", "schema"]);
 }
+
+#[test]
+fn what_would_lead_elsewhere_or_weaken_something_is_refused() {
+    let none = |_: &str| None;
+    for (parameter, says) in [
+        ("service=prod", "service names a file"),
+        ("passfile=/x", "passfile names a file"),
+        ("gssencmode=require", "gssencmode must be disable or prefer"),
+        ("sslcertmode=require", "sslcertmode must be disable or allow"),
+    ] {
+        let said = Dsn::parse(&format!("postgres://h/d?{parameter}"), &none).unwrap_err();
+        assert!(said.to_string().contains(says), "{said}");
+    }
+    parsed("postgres://h/d?gssencmode=prefer&sslcertmode=allow");
+}

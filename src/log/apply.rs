@@ -18,13 +18,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::order::{Order, Step};
+use super::place::{PAGE, Place, RETRY, complete, mark_of, reach};
 use super::ring::Ring;
 use super::{Log, Shared};
 use crate::bus::{Bus, BusEvent, BusState};
-use crate::domain::{Cursor, Epoch, Message, Seq};
+use crate::domain::{Cursor, Message, Seq};
 use crate::frame::Frame;
 use crate::notification::Announcement;
-use crate::store::{Head, Mark, Page, StoreError};
+use crate::store::{Head, StoreError};
 
 /// How long a range beyond the position waits for those before it, which were overtaken by a little.
 const HOLE_WAIT: Duration = Duration::from_millis(5);
@@ -35,31 +36,14 @@ const TICK_GRACE: Duration = Duration::from_millis(50);
 /// How long the bus may be down before sessions are told: a reconnect takes less.
 const DEGRADED_AFTER: Duration = Duration::from_secs(2);
 
-/// How long to leave a store alone that could not be read.
-const RETRY: Duration = Duration::from_millis(200);
-
-/// How many messages a replica that starts takes into its ring, for the clients of the one it replaces.
-const WARM_MESSAGES: u64 = 4_096;
-
 /// How many events are taken at once before the result is shown.
 const EVENTS_MAX: usize = 256;
-
-/// Pages in which missing messages are read.
-const PAGE: Page = Page { messages_max: 1_000, bytes_max: 4 << 20 };
 
 /// The loop, with the receiving ends of what it is told.
 pub struct LogLoop {
     log: Log,
     own_batches: mpsc::Receiver<Announcement>,
     woken: mpsc::Receiver<()>,
-}
-
-/// What the loop knows once the log was reached.
-struct Place {
-    epoch: Epoch,
-    order: Order,
-    /// The message at the position, to see after a reconnect whether the log still is the same.
-    mark: Option<Mark>,
 }
 
 struct Runner<'a> {
@@ -70,6 +54,9 @@ struct Runner<'a> {
     hole_due: Option<Instant>,
     /// What the last tick saw, and when it is read if it was not announced by then.
     head_due: Option<(Head, Instant)>,
+    /// Whether the log may be another one than the one that was read: nothing is applied until the
+    /// row at the position was seen to be the same.
+    doubtful: bool,
     state: BusState,
     down_since: Option<Instant>,
     next_tick: Instant,
@@ -101,9 +88,9 @@ impl LogLoop {
                 () = stop.cancelled() => return,
                 Some(own) = self.own_batches.recv() => {
                     runner.woke("own");
-                    runner.announced(own);
+                    runner.wrote(own);
                     while let Ok(own) = self.own_batches.try_recv() {
-                        runner.announced(own);
+                        runner.wrote(own);
                     }
                 }
                 Some(event) = events.recv() => {
@@ -115,7 +102,7 @@ impl LogLoop {
                     }
                 }
                 () = wait(hole_due) => { runner.woke("hole"); runner.read_hole().await; }
-                () = wait(head_due) => { runner.woke("late"); runner.read_to_head().await; }
+                () = wait(head_due) => { runner.woke("late"); runner.late().await; }
                 () = sleep_until(runner.next_tick) => { runner.woke("tick"); runner.tick().await; }
                 Some(()) = self.woken.recv() => { runner.woke("asked"); runner.tick().await; }
             }
@@ -132,68 +119,9 @@ async fn wait(until: Option<Instant>) {
     }
 }
 
-/// Reads where the log stands, as often as it takes.
-async fn reach(shared: &Shared, stop: &CancellationToken) -> Option<Place> {
-    // The loop was restarted: sessions hold cursors, so it goes on where it was.
-    if let Some(position) = shared.ring.read().as_ref().map(Ring::position) {
-        let order = Order::new(position.seq);
-        return Some(Place { epoch: position.epoch, order, mark: None });
-    }
-    loop {
-        match enter(shared).await {
-            Ok(place) => return Some(place),
-            Err(error) => tracing::warn!(%error, "the log cannot be reached yet"),
-        }
-        tokio::select! {
-            () = stop.cancelled() => return None,
-            () = sleep_until(Instant::now() + RETRY * 5) => {}
-        }
-    }
-}
-
-/// Starts at the head, with the last messages in the ring for clients that come back.
-async fn enter(shared: &Shared) -> Result<Place, StoreError> {
-    let head = shared.store.head().await?;
-    shared.store.barrier().await?;
-    shared.note(&head);
-    let from = Seq::new(head.seq.distance_from(Seq::ZERO).saturating_sub(WARM_MESSAGES))
-        .unwrap_or_default()
-        .max(head.oldest.previous());
-    let settings = &shared.settings;
-    let position = Cursor::new(head.epoch.clone(), from);
-    let mut ring = Ring::new(position, settings.ring_messages_max, settings.ring_bytes_max);
-    let mut mark = None;
-    let mut after = from;
-    while after < head.seq {
-        let found = shared.store.range(after, head.seq, PAGE).await?;
-        after = complete(after, &found.messages, found.read_to)?;
-        mark = found.messages.last().map(mark_of).or(mark);
-        for message in &found.messages {
-            ring.push(Arc::new(Frame::new(message, &head.epoch)));
-        }
-    }
-    *shared.ring.write() = Some(ring);
-    Ok(Place { epoch: head.epoch, order: Order::new(head.seq), mark })
-}
-
-fn mark_of(message: &Message) -> Mark {
-    Mark { at: message.at, topic: message.topic.clone() }
-}
-
-/// A missing number is a lost message: it is an error, never skipped in silence.
-fn complete(after: Seq, messages: &[Message], read_to: Seq) -> Result<Seq, StoreError> {
-    let expected = after.next().get()..=read_to.get();
-    let found = messages.iter().filter_map(|message| message.seq).map(Seq::get);
-    if found.eq(expected) {
-        Ok(read_to)
-    } else {
-        Err(StoreError::Refused(format!("the log has a gap between {after} and {read_to}")))
-    }
-}
-
 impl Shared {
     /// What every look at the head tells besides the head.
-    fn note(&self, head: &Head) {
+    pub(super) fn note(&self, head: &Head) {
         self.oldest.store(head.oldest.get(), Ordering::Relaxed);
         self.clock_offset_ms.store(head.now.0 - self.clock.now().0, Ordering::Relaxed);
     }
@@ -209,6 +137,7 @@ impl<'a> Runner<'a> {
             place,
             hole_due: None,
             head_due: None,
+            doubtful: false,
             state,
             down_since: None,
             next_tick,
@@ -225,7 +154,7 @@ impl<'a> Runner<'a> {
 
     async fn event(&mut self, event: BusEvent) {
         match event {
-            BusEvent::Announced(announcement) => self.announced(announcement),
+            BusEvent::Announced(announcement) => self.heard(announcement),
             BusEvent::Signals(messages) => {
                 let frame = |message| Arc::new(Frame::new(message, &self.place.epoch));
                 let frames: Vec<Arc<Frame>> = messages.iter().map(frame).collect();
@@ -233,17 +162,30 @@ impl<'a> Runner<'a> {
             }
             BusEvent::Listening => self.catch_up().await,
             BusEvent::EpochRenewed => self.tick().await,
-            BusEvent::Deaf(state) => self.set_state(state),
+            BusEvent::Deaf(state) => {
+                // Who comes back may be a server that was restored, and has moved on since.
+                self.doubtful = true;
+                self.set_state(state);
+            }
             BusEvent::OutboxFilled => self.shared.outbox_filled.notify_one(),
             // Nobody may be waiting, and that is well: whoever works on tasks looks by itself, too.
             BusEvent::TaskStirred(id) => drop(self.shared.tasks_stirred.send(id)),
         }
     }
 
+    /// What this replica wrote itself.
+    fn wrote(&mut self, announcement: Announcement) {
+        self.count("own");
+        self.announced(announcement);
+    }
+
+    fn heard(&mut self, announcement: Announcement) {
+        self.count(if announcement.messages.is_some() { "inline" } else { "range" });
+        self.announced(announcement);
+    }
+
     fn announced(&mut self, announcement: Announcement) {
         if announcement.epoch == self.place.epoch {
-            let way = if announcement.messages.is_some() { "inline" } else { "range" };
-            self.count(way);
             self.place.order.announced(announcement);
         } else {
             // From before or after a renewal: only the head tells which.
@@ -272,26 +214,45 @@ impl<'a> Runner<'a> {
     /// The bus listens again: what was said meanwhile is read, then it is trusted.
     async fn catch_up(&mut self) {
         self.set_state(BusState::CatchingUp);
-        if self.continues().await.is_err() || !self.read_head_now().await {
+        self.doubtful = true;
+        if !self.assure().await || !self.read_head_now().await {
             // The next tick tries again, and the state stays until one succeeds.
             self.next_tick = Instant::now() + RETRY;
         }
     }
 
+    /// Sees, where there is doubt, whether the log goes on from the position; if not, begins with
+    /// its new life. False when the store cannot be reached.
+    async fn assure(&mut self) -> bool {
+        if !self.doubtful {
+            return true;
+        }
+        match self.continues().await {
+            Ok(true) => self.doubtful = false,
+            Ok(false) => return self.look().await.is_some(),
+            Err(error) => {
+                tracing::debug!(%error, "it cannot be seen whether the log goes on");
+                return false;
+            }
+        }
+        true
+    }
+
     /// Whether the row at our position still is the one we applied; if not, the log was set back.
-    async fn continues(&mut self) -> Result<(), StoreError> {
-        let Some(mark) = self.place.mark.clone() else { return Ok(()) };
+    async fn continues(&mut self) -> Result<bool, StoreError> {
+        let Some(mark) = self.place.mark.clone() else { return Ok(true) };
         let at = self.place.order.applied();
         let found = match self.shared.store.mark(at).await {
             // Retention may have taken it; that is no reason to doubt the rest.
-            Ok(None) if at < self.shared.store.head().await?.oldest => return Ok(()),
+            Ok(None) if at < self.shared.store.head().await?.oldest => return Ok(true),
             found => found?,
         };
-        if found.as_ref() != Some(&mark) {
-            tracing::error!(seq = %at, "the log no longer continues what was read; renewing its epoch");
-            self.shared.store.epoch_renew(&self.place.epoch).await?;
+        if found.as_ref() == Some(&mark) {
+            return Ok(true);
         }
-        Ok(())
+        tracing::error!(seq = %at, "the log no longer continues what was read; renewing its epoch");
+        self.shared.store.epoch_renew(&self.place.epoch).await?;
+        Ok(false)
     }
 
     /// Reads where the log stands and everything up to there. False when the store cannot be reached.
@@ -363,7 +324,7 @@ impl<'a> Runner<'a> {
         *self.shared.ring.write() = Some(ring);
         let renewed = head.epoch != self.place.epoch;
         self.place = Place { epoch: head.epoch.clone(), order: Order::new(head.seq), mark: None };
-        (self.hole_due, self.head_due) = (None, None);
+        (self.hole_due, self.head_due, self.doubtful) = (None, None, false);
         if renewed {
             self.shared.hub.reset(&position);
             self.shared.metrics.log.epochs.inc();
@@ -374,14 +335,24 @@ impl<'a> Runner<'a> {
         Some(head)
     }
 
+    /// Nobody announced what a tick saw, so nobody has said that it goes on from the position.
+    async fn late(&mut self) {
+        self.doubtful = true;
+        self.read_to_head().await;
+    }
+
     /// What a tick saw was not announced in time: it may be committed and not durable, so a barrier first.
     async fn read_to_head(&mut self) {
         let Some((head, _)) = self.head_due.take() else { return };
         if head.epoch != self.place.epoch || head.seq <= self.place.order.applied() {
             return;
         }
-        if let Err(error) = self.shared.store.barrier().await {
-            tracing::debug!(%error, "no barrier, so nothing is applied");
+        let assured = self.assure().await;
+        if head.epoch != self.place.epoch {
+            return;
+        }
+        if !assured || self.shared.store.barrier().await.is_err() {
+            // No barrier, so nothing is applied.
             self.head_due = Some((head, Instant::now() + RETRY));
             return;
         }
@@ -396,6 +367,9 @@ impl<'a> Runner<'a> {
 
     /// Applies what can be applied, and notes when the rest is to be read.
     async fn apply_all(&mut self) {
+        if !self.may_apply().await {
+            return;
+        }
         loop {
             match self.place.order.step() {
                 Step::Rest => {
@@ -416,9 +390,21 @@ impl<'a> Runner<'a> {
         }
     }
 
+    /// Whether nothing speaks against applying what is there; if it cannot be known, later.
+    async fn may_apply(&mut self) -> bool {
+        let may = self.place.order.is_at_rest() || self.assure().await;
+        if !may {
+            self.hole_due = Some(Instant::now() + RETRY);
+        }
+        may
+    }
+
     /// The missing part did not come: reads it.
     async fn read_hole(&mut self) {
         self.hole_due = None;
+        if !self.may_apply().await {
+            return;
+        }
         loop {
             match self.place.order.step() {
                 Step::Rest => return,

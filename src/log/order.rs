@@ -60,9 +60,14 @@ impl Order {
         self.durable = self.durable.max(until);
     }
 
+    /// Whether there is nothing to do.
+    pub fn is_at_rest(&self) -> bool {
+        self.durable <= self.applied
+    }
+
     pub fn step(&mut self) -> Step {
         loop {
-            if self.durable <= self.applied {
+            if self.is_at_rest() {
                 self.waiting.clear();
                 return Step::Rest;
             }

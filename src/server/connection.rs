@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -14,9 +15,14 @@ use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::ConnectionGuard;
 use super::stall::Watched;
+
+/// How long a connection may take to ask for anything at all. Between requests it may idle for
+/// longer, but whoever holds places without a word is no client.
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
 
 /// Who is at the other end of the connection, often a load balancer; an extension of each request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,7 +37,10 @@ pub(super) fn serve(
     guard: ConnectionGuard,
 ) -> impl Future<Output = ()> + Send + use<> {
     let extended = guard.clone();
+    let asked = CancellationToken::new();
+    let asking = asked.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        asking.cancel();
         let extensions = request.extensions_mut();
         extensions.insert(Peer(peer));
         extensions.insert(ConnectInfo(peer));
@@ -41,6 +50,12 @@ pub(super) fn serve(
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     async move {
         let mut connection = pin!(connection);
+        let silent = async {
+            tokio::select! {
+                () = asked.cancelled() => std::future::pending().await,
+                () = tokio::time::sleep(FIRST_REQUEST) => {}
+            }
+        };
         let life = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
@@ -53,6 +68,7 @@ pub(super) fn serve(
         let ended = tokio::select! {
             ended = life => ended,
             () = guard.cut().cancelled() => return,
+            () = silent => return,
             () = guard.stalled().cancelled() => {
                 guard.note_stalled();
                 return;

@@ -19,10 +19,11 @@ const REFUSAL_TIME: Duration = Duration::from_secs(1);
 
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\n\
-    content-length: 88\r\n\
+    content-length: 135\r\n\
     retry-after: 1\r\n\
     connection: close\r\n\r\n\
-    {\"type\":\"about:blank\",\"title\":\"Too many connections\",\"status\":503,\"detail\":\"Try again.\"}";
+    {\"type\":\"/problems/unavailable\",\"title\":\"Service Unavailable\",\"status\":503,\
+    \"detail\":\"this replica holds as many connections as it may\"}";
 
 /// Counts those inside and ends them.
 pub(super) struct Gate {

@@ -168,6 +168,20 @@ async fn a_client_that_dawdles_over_its_headers_is_closed() {
     running.connections(0).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_asks_for_nothing_is_closed_sooner_than_one_that_idles() {
+    let running = start(Bounds { header_timeout: HANG * 10, ..bounds() });
+    let begun = Instant::now();
+    let mut silent = running.connect().await;
+    assert_eq!(silent.read(&mut [0; 8]).await.unwrap(), 0);
+    assert!(begun.elapsed() <= HANG + Duration::from_secs(1), "{:?}", begun.elapsed());
+    let mut idle = running.send(GET).await;
+    let begun = Instant::now();
+    head(&mut idle).await;
+    assert_eq!(idle.read(&mut [0; 8]).await.unwrap(), 0);
+    assert!(begun.elapsed() > HANG * 9, "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn headers_have_a_bound_in_bytes() {
     let running = start(bounds());

@@ -312,3 +312,43 @@ async fn healthcheck_asks_the_replica_that_the_settings_name() {
     assert_eq!(ran.code, 1);
     assert!(said(&ran.err).starts_with("not ready (503, listener "), "{}", ran.err);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_config_shows_what_is_in_force_and_no_secret() {
+    let directory = std::env::temp_dir().join(format!("tidings-{}", uuid::Uuid::now_v7()));
+    std::fs::create_dir(&directory).unwrap();
+    let write = |name: &str, text: &str| {
+        let file = directory.join(name);
+        std::fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let secret = write("secret", "a-secret-of-more-than-thirty-two-bytes");
+    let file = write("tidings.toml", "history_limit_max = 7\nstall_s = 8\nheartbeat_s = 6\n");
+    let args = ["check-config", "--jwt-secret-file", &secret, "--heartbeat-s", "10"];
+    let env = [
+        ("TIDINGS_CONFIG", file.as_str()),
+        ("DATABASE_URL", "postgres://u:hush@h/x"),
+        ("TIDINGS_STALL_S", "9"),
+        ("TIDINGS_HEARTBEAT_S", "11"),
+    ];
+    let ran = tidings(&args, &env).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    for line in [
+        r#"history_limit_max = "7"  # history_limit_max in the settings file"#,
+        r#"stall_s = "9"  # TIDINGS_STALL_S"#,
+        r#"heartbeat_s = "10"  # --heartbeat-s"#,
+        r#"jwt_secret = "***"  # --jwt-secret-file"#,
+        r#"data_bytes_max = "256 KiB"  # default"#,
+    ] {
+        assert!(ran.out.lines().any(|shown| shown == line), "{line} is missing in\n{}", ran.out);
+    }
+    assert!(!ran.out.contains("hush") && !ran.out.contains("a-secret-of"), "{}", ran.out);
+
+    let file = write("wrong.toml", "history_limit = 7\n");
+    for args in [["check-config", "--config", &file], ["serve", "--config", &file]] {
+        let ran = tidings(&args, &[]).await;
+        assert_eq!((ran.code, ran.out.as_str()), (2, ""));
+        assert_eq!(said(&ran.err), "the settings are wrong:\n  history_limit is no setting\n");
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}

@@ -91,10 +91,12 @@ impl Running {
         self.out = None;
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
     pub fn signal(&self, signal: &str) {
-        let id = self.child.id().expect("it runs").to_string();
-        let sent = std::process::Command::new("kill").args([signal, &id]).status().unwrap();
-        assert!(sent.success());
+        assert!(kill(signal, self.id()), "it runs");
     }
 
     /// Its exit code, and what else it said.
@@ -188,4 +190,12 @@ pub async fn always_answers(answer: &'static str) -> (String, Arc<AtomicUsize>) 
         }
     });
     (url, asked)
+}
+
+/// Sends a signal, and says whether there was a process to take it. The shell has a `kill` of its
+/// own where the system has none.
+pub fn kill(signal: &str, pid: u32) -> bool {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", &format!("kill {signal} {pid}")]).stderr(Stdio::null());
+    shell.status().unwrap().success()
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tidings::bus::memory::MemoryBus;
 use tidings::clock::Clock;
 use tidings::domain::{Class, Draft, Pattern, Priority, Seq, Timestamp, Topic};
 use tidings::store::memory::{MemorySettings, MemoryStore};
 use tidings::store::{Appended, LogStore, Page, StoreError, Upkeep};
 
+use crate::fleet::until;
 use crate::harness;
+use crate::proxy::{Proxy, Weather};
 
 const PAGE: Page = Page { messages_max: 100, bytes_max: 1 << 20 };
 
@@ -300,7 +303,7 @@ async fn partitions_are_made_ahead_and_dropped_when_they_are_too_old() {
 }
 
 #[tokio::test]
-async fn a_batch_whose_answer_was_lost_is_found_and_not_doubled() {
+async fn a_batch_that_never_arrived_is_written_again() {
     let connector = harness::database().await;
     let store = harness::store(connector.clone());
     let mut writer = store.writer().await.unwrap();
@@ -313,6 +316,60 @@ async fn a_batch_whose_answer_was_lost_is_found_and_not_doubled() {
     let appended = writer.write(&second, Box::new(())).await.unwrap();
     assert_eq!(seqs(&appended), [3]);
     assert_eq!(store.head().await.unwrap().seq, seq(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_whose_answer_was_lost_is_found_and_not_doubled() {
+    let direct = harness::database_url().await;
+    let (proxy, url) = Proxy::to_database(&direct).await;
+    let store = harness::store(harness::connector(&url));
+    let witness = harness::store(harness::connector(&direct));
+    let head = async || witness.head().await.unwrap().seq;
+    let mut writer = store.writer().await.unwrap();
+    for round in 0..20 {
+        writer.write(&[draft("a", "1")], Box::new(())).await.unwrap();
+        let before = head().await;
+        let batch = [keyed("2", &format!("key {round}")), draft("a", "3"), draft("b", "4")];
+        proxy.weather(Weather::AnswersLost);
+        // It may be that it waits for the answer to its last announcement, and that this one is lost.
+        let committed = until("it is committed", async || head().await > before);
+        let cut = async {
+            let committed = tokio::time::timeout(Duration::from_secs(2), committed).await.is_ok();
+            proxy.cut();
+            committed
+        };
+        let (written, committed) = tokio::join!(writer.write(&batch, Box::new(())), cut);
+        assert!(matches!(written, Err(StoreError::Unavailable(_))), "{written:?}");
+        proxy.weather(Weather::Fair);
+        let found = writer.recover(&batch).await.unwrap();
+        if !committed {
+            assert_eq!(found, None);
+            continue;
+        }
+        let found = found.expect("it was committed, so it is found");
+        let first = before.next();
+        assert_eq!(seqs(&found), [first.get(), first.get() + 1, first.get() + 2]);
+        assert_eq!(head().await, before.plus(3), "nothing was written again");
+        let kept = witness.range(before, head().await, PAGE).await.unwrap();
+        assert_eq!(kept.messages, found.messages(&batch));
+        // The slot goes on after it.
+        let next = writer.write(&[draft("a", "5")], Box::new(())).await.unwrap();
+        assert_eq!(seqs(&next), [before.get() + 4]);
+        return;
+    }
+    panic!("no batch was committed whose answer was lost");
+}
+
+#[tokio::test]
+async fn memory_answers_before_anything_can_be_lost() {
+    let Subject { log, .. } = memory().await;
+    let mut writer = log.writer().await.unwrap();
+    let batch = [draft("a", "1"), draft("a", "2")];
+    let answer = writer.write(&batch, Box::new(())).now_or_never();
+    assert_eq!(seqs(&answer.expect("it waits for nothing").unwrap()), [1, 2]);
+    // So a batch that has no answer was never written.
+    assert_eq!(writer.recover(&[draft("a", "3")]).await.unwrap(), None);
+    assert_eq!(log.head().await.unwrap().seq, seq(2));
 }
 
 #[tokio::test]

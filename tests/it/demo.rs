@@ -10,6 +10,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
 
+use crate::commands::kill;
 use crate::fleet::{PATIENCE, publish_to, until};
 use crate::follower::{Follower, Way};
 use crate::harness;
@@ -130,11 +131,6 @@ fn command(arguments: &[&str], database_url: Option<&str>) -> Command {
     command
 }
 
-fn kill(signal: &str, pid: u32) {
-    let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status();
-    assert!(sent.unwrap().success());
-}
-
 /// A process that nobody has buried yet counts as gone.
 fn runs(pid: u32) -> bool {
     if Path::new("/proc/self/stat").exists() {
@@ -142,8 +138,7 @@ fn runs(pid: u32) -> bool {
         let state = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().to_owned());
         return state.is_some_and(|state| !state.starts_with('Z'));
     }
-    let mut asked = std::process::Command::new("kill");
-    asked.args(["-0", &pid.to_string()]).stderr(Stdio::null()).status().unwrap().success()
+    kill("-0", pid)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,7 +185,7 @@ async fn a_replica_of_the_demo_that_is_killed_comes_back_under_its_address() {
     };
     publish(1).await;
     follower.has(1).await;
-    kill("-9", killed.pid);
+    assert!(kill("-9", killed.pid));
     until("the replica is dead", async || !runs(killed.pid)).await;
     publish(2).await;
     demo.says("replica-2 ended").await;

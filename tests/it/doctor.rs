@@ -1,14 +1,11 @@
 //! `migrate` and `doctor`, on databases in every state.
 
-use std::path::Path;
-use std::process::Stdio;
-
 use serde_json::Value;
 use tidings::cluster::{Mode, Options};
 
 use crate::commands::{Ran, swallows_listen, tidings};
-use crate::fleet::until;
 use crate::harness;
+use crate::pooler::Pooler;
 
 async fn doctor(env: &[(&str, &str)]) -> Ran {
     tidings(&["doctor"], env).await
@@ -123,51 +120,12 @@ async fn doctor_tells_that_listen_is_swallowed_and_that_a_way_past_it_helps() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_tells_a_real_pooler() {
-    const PGBOUNCER: &str = "/usr/sbin/pgbouncer";
-    if !Path::new(PGBOUNCER).exists() {
-        eprintln!("skipped: {PGBOUNCER} is not installed (`apt-get install pgbouncer`)");
-        return;
-    }
     let url = harness::database_url().await;
-    let config: tokio_postgres::Config = url.parse().unwrap();
-    let tokio_postgres::config::Host::Tcp(host) = &config.get_hosts()[0] else {
-        panic!("tests are on loopback");
-    };
-    let (server, port) = (config.get_ports()[0], free_port());
-    let (user, name) = (config.get_user().unwrap(), config.get_dbname().unwrap());
-    let password = config.get_password().map_or(String::new(), |password| {
-        format!(" password={}", String::from_utf8_lossy(password))
-    });
-    let file = std::env::temp_dir().join(format!("tidings-pgbouncer-{port}.ini"));
-    let text = format!(
-        "[databases]\n{name} = host={host} port={server} user={user}{password}\n\
-         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-         auth_type = any\npool_mode = transaction\n"
-    );
-    std::fs::write(&file, text).unwrap();
-    // It refuses to run as root, and is happy with anybody else.
-    let id = std::process::Command::new("id").arg("-u").output().unwrap();
-    let mut command = tokio::process::Command::new(PGBOUNCER);
-    if id.stdout == b"0\n" {
-        command.args(["-u", "nobody"]);
-    }
-    command.args(["-q", file.to_str().unwrap()]).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut pgbouncer = command.spawn().unwrap();
-    until("the pooler listens", async || {
-        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
-    })
-    .await;
-    let pooled = format!("postgres://{user}@127.0.0.1:{port}/{name}?sslmode=disable");
+    let Some(pooler) = Pooler::start(&url) else { return };
+    let pooled = pooler.url(&url).await;
     let ran = doctor(&[("DATABASE_URL", pooled.as_str())]).await;
     assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
     assert!(line(&ran, "listen").contains("LISTEN_DATABASE_URL"), "{}", ran.out);
     let past = [("DATABASE_URL", pooled.as_str()), ("LISTEN_DATABASE_URL", url.as_str())];
     assert_eq!(doctor(&past).await.code, 0);
-    pgbouncer.kill().await.unwrap();
-    std::fs::remove_file(file).unwrap();
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

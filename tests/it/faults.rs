@@ -5,6 +5,8 @@
 
 mod clock;
 mod connection;
+mod crash;
 mod process;
+mod restored;
 mod server;
 mod storm;

@@ -9,6 +9,8 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Instant, timeout_at};
 
+use crate::commands::kill;
+
 /// Long enough for a loaded machine; what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -58,6 +60,8 @@ impl Replica {
     }
 
     async fn spawn(name: &str, mut settings: BTreeMap<String, String>) -> Replica {
+        // Thousands of sockets have two ends, and one of them is here.
+        tidings::server::descriptors::raise();
         let mut child = command(&settings).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let deadline = Instant::now() + PATIENCE;
@@ -129,9 +133,7 @@ impl Replica {
     }
 
     pub fn signal(&self, signal: &str) {
-        let id = self.process().to_string();
-        let sent = std::process::Command::new("kill").args([signal, &id]).status().unwrap();
-        assert!(sent.success());
+        assert!(kill(signal, self.process()), "it runs");
     }
 
     pub async fn kill(&mut self) {
@@ -168,6 +170,26 @@ impl Replica {
     pub async fn publish(&self, body: &Value) -> Value {
         let client = reqwest::Client::new();
         publish_to(&client, &[&self.url], body).await
+    }
+}
+
+/// Three of them over one database.
+pub async fn three(database_url: &str, settings: &[(&str, &str)]) -> Vec<Replica> {
+    let start = |number: usize| {
+        let name = format!("replica-{number}");
+        async move { Replica::start(&name, database_url, settings).await }
+    };
+    futures_util::future::join_all((1..=3).map(start)).await
+}
+
+pub fn urls(fleet: &[Replica]) -> Vec<String> {
+    fleet.iter().map(|replica| replica.url.clone()).collect()
+}
+
+/// A replica is ready a moment before its listener has read what it missed.
+pub async fn until_live(fleet: &[Replica]) {
+    for replica in fleet {
+        until("the listener is live", async || replica.readyz().await["listener"] == "live").await;
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use parking_lot::Mutex;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::Message;
@@ -31,7 +33,12 @@ impl Way {
 pub struct Seen {
     /// Every message, in the order in which it came.
     pub messages: Vec<(String, u64)>,
+    /// The text of each message, signals too, as it came; kept where a test asks for it.
+    pub texts: Vec<Arc<str>>,
+    keeps_texts: bool,
     pub connects: usize,
+    /// How many messages each replay said it had.
+    pub replayed: Vec<u64>,
     pub resets: usize,
     /// What it was told of its replica's sight of the log.
     pub statuses: Vec<String>,
@@ -64,7 +71,17 @@ impl Follower {
         cursor: Option<String>,
         silence: Duration,
     ) -> Follower {
-        let seen = Arc::new(Mutex::new(Seen { cursor, ..Seen::default() }));
+        Follower::spawn(way, urls, topics, Seen { cursor, ..Seen::default() }, silence)
+    }
+
+    /// One that keeps the text of every message.
+    pub fn keeping(way: Way, urls: Vec<String>, topics: &str, cursor: Option<String>) -> Follower {
+        let seen = Seen { cursor, keeps_texts: true, ..Seen::default() };
+        Follower::spawn(way, urls, topics, seen, SILENCE)
+    }
+
+    fn spawn(way: Way, urls: Vec<String>, topics: &str, seen: Seen, silence: Duration) -> Follower {
+        let seen = Arc::new(Mutex::new(seen));
         let (own, topics) = (seen.clone(), topics.to_owned());
         #[expect(clippy::disallowed_methods, reason = "a client of a test, ended with it")]
         let task = tokio::spawn(async move {
@@ -84,6 +101,11 @@ impl Follower {
 
     pub async fn connected(&self) {
         until("the client is connected", async || self.seen.lock().connects > 0).await;
+    }
+
+    /// Whether it has had a message on that topic.
+    pub fn had_on(&self, topic: &str) -> bool {
+        self.seen.lock().messages.iter().rev().any(|(own, _)| own == topic)
     }
 
     pub fn count(&self) -> usize {
@@ -171,12 +193,18 @@ impl Drop for Follower {
 }
 
 impl Seen {
+    /// Where it would resume.
+    pub fn cursor(&self) -> Option<String> {
+        self.cursor.clone()
+    }
+
     pub fn seqs(&self) -> Vec<u64> {
         self.messages.iter().map(|(_, seq)| *seq).collect()
     }
 }
 
-fn note(seen: &Mutex<Seen>, frame: &Value) {
+fn note(seen: &Mutex<Seen>, text: &str) {
+    let frame: Value = serde_json::from_str(text).unwrap();
     let mut seen = seen.lock();
     match frame["type"].as_str() {
         Some("welcome") => {
@@ -189,10 +217,14 @@ fn note(seen: &Mutex<Seen>, frame: &Value) {
             return;
         }
         Some("message") => {
+            if seen.keeps_texts {
+                seen.texts.push(text.into());
+            }
             if let Some(seq) = frame["seq"].as_u64() {
                 seen.messages.push((frame["topic"].as_str().unwrap().to_owned(), seq));
             }
         }
+        Some("replayed") => seen.replayed.push(frame["count"].as_u64().unwrap()),
         Some("reset") => seen.resets += 1,
         Some("status") => seen.statuses.push(frame["status"].as_str().unwrap().to_owned()),
         _ => {}
@@ -200,6 +232,14 @@ fn note(seen: &Mutex<Seen>, frame: &Value) {
     if let Some(cursor) = frame["cursor"].as_str() {
         seen.cursor = Some(cursor.to_owned());
     }
+}
+
+/// An answer to a long poll.
+#[derive(Deserialize)]
+struct Page<'a> {
+    #[serde(borrow)]
+    messages: Vec<&'a RawValue>,
+    cursor: String,
 }
 
 fn address(url: &str, path: &str, topics: &str, name: &str, seen: &Mutex<Seen>) -> String {
@@ -221,7 +261,7 @@ async fn websocket(
     let (mut socket, _) = timeout(silence, connecting).await.ok()?.ok()?;
     loop {
         if let Message::Text(text) = timeout(silence, socket.next()).await.ok()??.ok()? {
-            note(seen, &serde_json::from_str(&text).unwrap());
+            note(seen, &text);
         }
     }
 }
@@ -231,13 +271,22 @@ async fn sse(url: &str, topics: &str, seen: &Mutex<Seen>, silence: Duration) -> 
     let answer = timeout(silence, reqwest::get(address)).await.ok()?.ok()?;
     let mut body = answer.bytes_stream();
     let mut buffer = Vec::new();
+    // An event may have several lines of data, which are one text with line breaks.
+    let mut data: Vec<String> = Vec::new();
     loop {
+        let searched = buffer.len();
         buffer.extend_from_slice(&timeout(silence, body.next()).await.ok()??.ok()?);
-        while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = buffer.drain(..=end).collect();
-            if let Some(data) = std::str::from_utf8(&line).unwrap().strip_prefix("data: ") {
-                note(seen, &serde_json::from_str(data).unwrap());
+        let mut end = buffer[searched..].iter().position(|byte| *byte == b'\n');
+        end = end.map(|end| searched + end);
+        while let Some(at) = end {
+            let line: Vec<u8> = buffer.drain(..=at).collect();
+            let line = std::str::from_utf8(&line[..at]).unwrap();
+            if let Some(line) = line.strip_prefix("data: ") {
+                data.push(line.to_owned());
+            } else if line.is_empty() && !data.is_empty() {
+                note(seen, &std::mem::take(&mut data).join("\n"));
             }
+            end = buffer.iter().position(|byte| *byte == b'\n');
         }
     }
 }
@@ -251,13 +300,23 @@ async fn long_poll(
     loop {
         let address = address(url, "/v1/messages", topics, "after", seen) + "&limit=50&wait_s=2";
         let asked = timeout(silence, reqwest::get(address));
-        let answer = asked.await.ok()?.ok()?.error_for_status().ok()?;
-        let page: Value = timeout(silence, answer.json()).await.ok()?.ok()?;
-        for frame in page["messages"].as_array().unwrap() {
-            note(seen, frame);
+        let answer = asked.await.ok()?.ok()?;
+        if answer.status() == 410 {
+            // What a `reset` is elsewhere.
+            let problem: Value = timeout(silence, answer.json()).await.ok()?.ok()?;
+            let mut seen = seen.lock();
+            seen.resets += 1;
+            seen.cursor = problem["cursor"].as_str().map(str::to_owned);
+            continue;
+        }
+        let answer = answer.error_for_status().ok()?;
+        let text = timeout(silence, answer.text()).await.ok()?.ok()?;
+        let page: Page = serde_json::from_str(&text).unwrap();
+        for frame in page.messages {
+            note(seen, frame.get());
         }
         let mut seen = seen.lock();
-        seen.cursor = page["cursor"].as_str().map(str::to_owned);
+        seen.cursor = Some(page.cursor);
         seen.connects += 1;
     }
 }

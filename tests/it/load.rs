@@ -25,6 +25,8 @@ impl Load {
     /// Each publisher begins a message that long after its last one, or when that one is answered.
     pub fn paced(urls: &[String], publishers: usize, pause: Duration) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
+        // Under the keys of another load it would be answered with what that one published.
+        let own = uuid::Uuid::now_v7().simple();
         let publish = |publisher: usize| {
             let (stop, urls) = (stop.clone(), urls.to_vec());
             #[expect(clippy::disallowed_methods, reason = "a client of a test, ended by it")]
@@ -38,7 +40,7 @@ impl Load {
                 pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 while !stop.load(Ordering::Relaxed) {
                     pace.tick().await;
-                    let key = format!("{publisher}-{}", seqs.len());
+                    let key = format!("{own}-{publisher}-{}", seqs.len());
                     let topic = format!("load:{publisher}");
                     let body = json!({"topic": topic, "data": seqs.len(), "idempotency_key": key});
                     let answer = publish_to(&client, &urls, &body).await;

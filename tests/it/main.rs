@@ -2,8 +2,10 @@
 //! replicas on one database, and over the real binary.
 
 mod auth;
+mod check;
 mod cli;
 mod client;
+mod cluster;
 mod commands;
 mod contract;
 mod demo;
@@ -12,16 +14,22 @@ mod faults;
 mod fleet;
 mod follower;
 mod harness;
+mod heard;
 mod hostile;
 mod idle;
+mod large;
 mod leaving;
 mod load;
 mod outages;
+mod outbox;
 mod pooler;
 mod protocol;
 mod proxy;
 mod replicas;
+mod retention;
 mod schema;
 mod settings;
+mod signals;
+mod slow;
 mod task_contract;
 mod tasks;

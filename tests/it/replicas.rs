@@ -1,29 +1,24 @@
 //! Several replicas on one database: what is published on any is received on every other.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
-use crate::fleet::{Replica, publish_to, until};
+use crate::client;
+use crate::fleet::{Replica, publish_to, three, until, urls};
 use crate::follower::{Follower, Way};
 use crate::harness;
 
-async fn fleet(database_url: &str, settings: &[(&str, &str)]) -> Vec<Replica> {
-    let start = |number: usize| {
-        let name = format!("replica-{number}");
-        async move { Replica::start(&name, database_url, settings).await }
-    };
-    futures_util::future::join_all((1..=3).map(start)).await
+fn order(publisher: usize) -> String {
+    format!("order:{}", publisher % 10)
 }
 
-fn urls(fleet: &[Replica]) -> Vec<String> {
-    fleet.iter().map(|replica| replica.url.clone()).collect()
-}
-
-/// Publishes from many places at once; returns the seqs that were answered.
-async fn publish_many(urls: &[String], publishers: usize, each: usize, batch: usize) -> Vec<u64> {
+/// Publishes from many places at once; returns the seqs that were answered, by publisher.
+async fn publish_many(
+    urls: &[String],
+    publishers: usize,
+    each: usize,
+    batch: usize,
+) -> Vec<Vec<u64>> {
     let mut tasks = JoinSet::new();
     for publisher in 0..publishers {
         let urls: Vec<String> =
@@ -36,7 +31,7 @@ async fn publish_many(urls: &[String], publishers: usize, each: usize, batch: us
                 let message = |place: usize| {
                     let number = round * batch + place;
                     json!({
-                        "topic": format!("order:{}", publisher % 10),
+                        "topic": order(publisher),
                         "data": number,
                         "idempotency_key": format!("{publisher}-{number}"),
                     })
@@ -46,50 +41,83 @@ async fn publish_many(urls: &[String], publishers: usize, each: usize, batch: us
                 let answered = answer["messages"].as_array().unwrap();
                 seqs.extend(answered.iter().map(|one| one["seq"].as_u64().unwrap()));
             }
-            seqs
+            (publisher, seqs)
         });
     }
-    tasks.join_all().await.concat()
+    let mut published = tasks.join_all().await;
+    published.sort_unstable();
+    published.into_iter().map(|(_, seqs)| seqs).collect()
+}
+
+/// Publishes over one WebSocket, as many at a time as there come.
+async fn publish_over_a_socket(url: String, topic: String, messages: usize) -> Vec<u64> {
+    let mut socket = client::connect(&url, "/v1/ws", &[]).await.unwrap();
+    assert_eq!(socket.frame().await["type"], "welcome");
+    let mut seqs = Vec::new();
+    for number in 0..messages {
+        let message = json!({"topic": topic, "data": number});
+        socket.send(&json!({"op": "publish", "message": message, "ref": number})).await;
+        let ok = socket.frame().await;
+        assert_eq!((&ok["type"], &ok["ref"]), (&json!("ok"), &json!(number)), "{ok}");
+        seqs.push(ok["messages"][0]["seq"].as_u64().unwrap());
+    }
+    seqs
+}
+
+fn sorted(seqs: impl IntoIterator<Item = u64>) -> Vec<u64> {
+    let mut seqs: Vec<u64> = seqs.into_iter().collect();
+    seqs.sort_unstable();
+    seqs
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_client_on_every_replica_has_every_message_once_and_in_order() {
+async fn every_client_on_every_replica_has_every_message_of_its_topics_once_and_in_order() {
+    const TOPICS: usize = 9;
     let url = harness::database_url().await;
-    let fleet = fleet(&url, &[]).await;
+    let fleet = three(&url, &[]).await;
+    let begin = fleet[0].publish(&json!({"topic": "begin", "data": 0})).await;
+    let cursor = begin["messages"][0]["cursor"].as_str().unwrap();
+    // Each client has two topics of its own, which no other client has both of.
+    let topics = |number: usize| [number % TOPICS, (number + 1) % TOPICS];
     let mut followers = Vec::new();
     for replica in &fleet {
         for way in Way::ALL {
-            followers.push(Follower::start(way, vec![replica.url.clone()], "order:*", None));
+            let wanted = topics(followers.len()).map(order).join(",");
+            let urls = vec![replica.url.clone()];
+            // A long poll begins where its first answer says, so it is told where.
+            let cursor = (way == Way::LongPoll).then(|| cursor.to_owned());
+            followers.push(Follower::start(way, urls, &wanted, cursor));
         }
     }
     for follower in &followers {
-        if follower.way != Way::LongPoll {
-            follower.connected().await;
-        }
+        follower.connected().await;
     }
-    // A long poll begins where its first answer says; give it one before anything is published.
-    let begin = fleet[0].publish(&json!({"topic": "begin", "data": 0})).await;
-    let cursor = begin["messages"][0]["cursor"].as_str().unwrap().to_owned();
-    followers.retain(|follower| follower.way != Way::LongPoll);
-    for replica in &fleet {
-        let urls = vec![replica.url.clone()];
-        followers.push(Follower::start(Way::LongPoll, urls, "order:*", Some(cursor.clone())));
-    }
-    let mut published = publish_many(&urls(&fleet), 9, 100, 1).await;
-    published.sort_unstable();
-    for follower in &followers {
-        assert_eq!(follower.has(published.len()).await.seqs(), published, "{:?}", follower.way);
+    // The last topics are published on over WebSockets, one on each replica.
+    let sockets = (TOPICS - 3..TOPICS)
+        .map(|number| publish_over_a_socket(fleet[number % 3].url.clone(), order(number), 100));
+    let everywhere = urls(&fleet);
+    let (mut published, over_sockets) = tokio::join!(
+        publish_many(&everywhere, TOPICS - 3, 100, 1),
+        futures_util::future::join_all(sockets)
+    );
+    published.extend(over_sockets);
+    assert_eq!(published.iter().map(Vec::len).sum::<usize>(), TOPICS * 100);
+    for (number, follower) in followers.iter().enumerate() {
+        let due = sorted(topics(number).map(|topic| published[topic].clone()).concat());
+        let seen = follower.has(due.len()).await;
+        assert_eq!(seen.seqs(), due, "{:?}", follower.way);
+        let wanted = topics(number).map(order);
+        assert!(seen.messages.iter().all(|(topic, _)| wanted.contains(topic)));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_publishers_on_three_replicas_leave_no_hole_and_one_order() {
     let url = harness::database_url().await;
-    let fleet = fleet(&url, &[]).await;
+    let fleet = three(&url, &[]).await;
     let follower = Follower::start(Way::WebSocket, vec![fleet[2].url.clone()], "*", None);
     follower.connected().await;
-    let mut published = publish_many(&urls(&fleet), 50, 400, 10).await;
-    published.sort_unstable();
+    let published = sorted(publish_many(&urls(&fleet), 50, 400, 10).await.concat());
     assert_eq!(published, (1..=20_000).collect::<Vec<_>>());
     assert_eq!(follower.has(20_000).await.seqs(), published);
     let client = harness::connect(&url).await;
@@ -109,112 +137,51 @@ async fn fifty_publishers_on_three_replicas_leave_no_hole_and_one_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_messages_arrive_byte_for_byte() {
-    let url = harness::database_url().await;
-    let fleet = fleet(&url, &[]).await;
-    for length in [9_000, 200_000] {
-        let topic = format!("large:{length}");
-        // Escapes and white space are the publisher's: what arrives is what was written.
-        let text = r#"aé😀\u0000 \""#.repeat(length / 16);
-        let data = format!("{{ \"text\" :\t\"{text}\" }}");
-        let body = format!("{{\"topic\":\"{topic}\",\"data\":{data}}}");
-        let client = reqwest::Client::new();
-        let answer = client
-            .post(format!("{}/v1/messages", fleet[0].url))
-            .header("content-type", "application/json")
-            .body(body)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
-        until("the other replica has it", async || {
-            let since = "2020-01-01T00:00:00Z";
-            let address = format!("{}/v1/messages?topic={topic}&since={since}", fleet[1].url);
-            let page = reqwest::get(address).await.unwrap().text().await.unwrap();
-            page.contains(&format!("\"data\":{data}}}"))
-        })
-        .await;
-    }
-    let body = json!({"topic": "large", "data": "x".repeat(1_000_000)});
-    let client = reqwest::Client::new();
-    let answer =
-        client.post(format!("{}/v1/messages", fleet[0].url)).json(&body).send().await.unwrap();
-    assert_eq!(answer.status(), 413);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transaction_that_stays_open_delays_nobody() {
-    let url = harness::database_url().await;
-    let fleet = fleet(&url, &[]).await;
-    let follower = Follower::start(Way::WebSocket, vec![fleet[1].url.clone()], "*", None);
-    follower.connected().await;
-    let (open, other) = (harness::connect(&url).await, harness::connect(&url).await);
-    open.batch_execute("begin; select tidings.publish('a', '1'); select tidings.publish('b', '2')")
-        .await
-        .unwrap();
-    // The opposite order of topics, at the same time: nothing locks, so nothing can deadlock.
-    other
-        .batch_execute("begin; select tidings.publish('b', '3'); select tidings.publish('a', '4')")
-        .await
-        .unwrap();
-    let rolled_back = harness::connect(&url).await;
-    rolled_back.batch_execute("begin; select tidings.publish('a', '5'); rollback").await.unwrap();
-    let began = Instant::now();
-    for number in 0..20 {
-        fleet[0].publish(&json!({"topic": "c", "data": number})).await;
-    }
-    assert!(began.elapsed() < Duration::from_secs(5), "publishers wait for an open transaction");
-    follower.has(20).await;
-    other.batch_execute("commit").await.unwrap();
-    follower.has(22).await;
-    open.batch_execute("commit").await.unwrap();
-    let seen = follower.has(24).await;
-    let topics: Vec<&str> = seen.messages[20..].iter().map(|(topic, _)| topic.as_str()).collect();
-    assert_eq!(topics, ["b", "a", "a", "b"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_application_publishes_keeps_its_order() {
-    let url = harness::database_url().await;
-    let fleet = fleet(&url, &[]).await;
-    let follower = Follower::start(Way::WebSocket, vec![fleet[0].url.clone()], "sql", None);
-    follower.connected().await;
-    let client = harness::connect(&url).await;
-    for number in 0..300 {
-        let two = format!(
-            "begin; select tidings.publish('sql', '{}'); select tidings.publish('sql', '{}'); commit",
-            number * 2,
-            number * 2 + 1
-        );
-        client.batch_execute(&two).await.unwrap();
-    }
-    follower.has(600).await;
-    let rows = client.query("select data from tidings.message order by seq", &[]).await.unwrap();
-    let datas: Vec<u32> = rows.iter().map(|row| row.get::<_, &str>(0).parse().unwrap()).collect();
-    assert_eq!(datas, (0..600).collect::<Vec<_>>());
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_resumes_gets_exactly_what_it_missed() {
     let url = harness::database_url().await;
     // A small ring, so that the longest absence is read from the store, and on another replica.
-    let fleet = fleet(&url, &[("TIDINGS_RING_MESSAGES_MAX", "1000")]).await;
-    let first = fleet[0].publish(&json!({"topic": "a", "data": 0})).await;
-    let cursor = first["messages"][0]["cursor"].as_str().unwrap().to_owned();
+    let fleet = three(&url, &[("TIDINGS_RING_MESSAGES_MAX", "1000")]).await;
     for missed in [0_usize, 1, 10_000] {
-        let before = fleet[0].stats().await["log"]["applied"].as_u64().unwrap();
-        let wanted = missed - (usize::try_from(before).unwrap() - 1).min(missed);
-        for chunk in (0..wanted).collect::<Vec<_>>().chunks(1_000) {
-            let messages: Vec<Value> =
-                chunk.iter().map(|number| json!({"topic": "a", "data": number})).collect();
-            fleet[1].publish(&json!({ "messages": messages })).await;
+        let topic = format!("missed:{missed}");
+        let message = |number: usize| json!({"topic": topic, "data": number});
+        let before = fleet[0].publish(&message(0)).await;
+        let cursor = before["messages"][0]["cursor"].as_str().unwrap().to_owned();
+        let mut expected = Vec::new();
+        for chunk in (0..missed).collect::<Vec<_>>().chunks(1_000) {
+            let messages: Vec<Value> = chunk.iter().map(|number| message(*number)).collect();
+            let answer = fleet[1].publish(&json!({ "messages": messages })).await;
+            let answered = answer["messages"].as_array().unwrap();
+            expected.extend(answered.iter().map(|one| one["seq"].as_u64().unwrap()));
         }
-        let expected: Vec<u64> = (2..2 + missed as u64).collect();
-        for way in Way::ALL {
-            let urls = vec![fleet[2].url.clone()];
-            let follower = Follower::start(way, urls, "a", Some(cursor.clone()));
-            follower.connected().await;
+        assert_eq!(expected.len(), missed);
+        let last = expected.last().copied();
+        until("the replica that they come back to has applied it", async || {
+            fleet[2].stats().await["log"]["applied"].as_u64() >= last
+        })
+        .await;
+        let follow =
+            |way| Follower::start(way, vec![fleet[2].url.clone()], &topic, Some(cursor.clone()));
+        let followers = Way::ALL.map(follow);
+        for follower in &followers {
+            let way = follower.way;
             assert_eq!(follower.has(missed).await.seqs(), expected, "{way:?} after {missed}");
+            follower.connected().await;
+            if way != Way::LongPoll {
+                until("it is told that this was all", async || {
+                    !follower.seen().replayed.is_empty()
+                })
+                .await;
+                let seen = follower.seen();
+                assert_eq!(seen.replayed, [missed as u64], "{way:?} after {missed}");
+                assert_eq!(seen.seqs(), expected, "{way:?} after {missed}");
+            }
+        }
+        let live = fleet[0].publish(&message(missed)).await;
+        expected.push(live["messages"][0]["seq"].as_u64().unwrap());
+        for follower in &followers {
+            let seen = follower.has(missed + 1).await;
+            assert_eq!(seen.seqs(), expected, "{:?} after {missed} and live", follower.way);
+            assert_eq!(seen.resets, 0);
         }
     }
 }
@@ -238,11 +205,31 @@ async fn a_cursor_older_than_what_is_kept_is_told_where_to_go_on() {
         replica.stats().await["log"]["oldest"].as_u64().unwrap() > 100
     })
     .await;
-    let follower =
-        Follower::start(Way::WebSocket, vec![replica.url.clone()], "a", Some(cursor.clone()));
-    until("the client is told to reload", async || follower.seen().resets == 1).await;
-    replica.publish(&json!({"topic": "a", "data": "after"})).await;
-    follower.has(1).await;
+    let follow = |way, cursor| Follower::start(way, vec![replica.url.clone()], "a", cursor);
+    let followers = Way::ALL.map(|way| follow(way, Some(cursor.clone())));
+    for follower in &followers {
+        until("the client is told to reload", async || follower.seen().resets == 1).await;
+    }
+    // A session goes on from the head; who asks for history is told the oldest place still good.
+    let kept: Vec<u64> = (101..=301).collect();
+    assert_eq!(followers[2].has(kept.len()).await.seqs(), kept);
+    // The cursor of the reset is good, for whoever comes back with it.
+    let cursors = followers.each_ref().map(|follower| follower.seen().cursor());
+    let mut again = Vec::new();
+    for (way, cursor) in Way::ALL.into_iter().zip(cursors) {
+        assert!(cursor.is_some(), "{way:?} has a cursor to come back with");
+        again.push(follow(way, cursor));
+    }
+    for follower in &again {
+        follower.connected().await;
+    }
+    let after = replica.publish(&json!({"topic": "a", "data": "after"})).await;
+    assert_eq!(after["messages"][0]["seq"], 302);
+    for follower in again.iter().chain(&followers[..2]) {
+        assert_eq!(follower.has(1).await.seqs(), [302], "{:?}", follower.way);
+    }
+    assert!(again.iter().all(|follower| follower.seen().resets == 0), "its cursor was good");
+    assert!(followers.iter().all(|follower| follower.seen().resets == 1), "told once");
     let gone =
         reqwest::get(format!("{}/v1/messages?topic=a&after={cursor}", replica.url)).await.unwrap();
     assert_eq!(gone.status(), 410);

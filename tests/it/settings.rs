@@ -6,7 +6,7 @@
 mod auth;
 mod bounds;
 mod bus;
-mod client;
+pub mod client;
 mod feed;
 mod hub;
 mod limits;
@@ -16,12 +16,13 @@ mod memory;
 mod postgres;
 mod publish;
 mod replica;
+mod scans;
 mod server;
 mod tasks;
 
 use tidings::config::SETTINGS;
 
-use crate::fleet::{Replica, until};
+use crate::fleet::{self, Replica};
 use crate::harness;
 
 /// Each setting and the tests that show its effect. They are named as functions, so that none can
@@ -59,7 +60,7 @@ const SHOWN: &[Shown] = shown! {
     "data_bytes_max": limits::larger_data_is_answered_413;
     "frame_bytes_max": limits::a_larger_frame_closes_with_4413;
     "body_bytes_max": limits::a_larger_body_is_answered_413;
-    "body_timeout_s": limits::a_body_that_does_not_come_is_answered_400;
+    "body_timeout_s": limits::a_body_that_does_not_come_is_answered_408;
     "batch_messages_max": limits::more_messages_in_a_request_are_answered_413;
     "frames_per_s_max": limits::frames_that_come_too_fast_close_with_4429;
     "topics_per_session_max": limits::more_topics_are_refused_everywhere;
@@ -139,9 +140,8 @@ async fn in_postgres(name: &str, database_url: &str, settings: &[(&str, &str)]) 
     Replica::start(name, database_url, &borrowed(&variables(settings))).await
 }
 
-/// A replica is ready a moment before its listener has read what it missed.
 async fn until_live(replica: &Replica) {
-    until("the listener is live", async || replica.readyz().await["listener"] == "live").await;
+    fleet::until_live(std::slice::from_ref(replica)).await;
 }
 
 /// The exit code of a replica that cannot start with these settings, and what it says.

@@ -12,6 +12,8 @@ pub enum Told {
     /// Nobody has answered yet, or nobody who could has lived to do so.
     Nothing,
     Accepted(Vec<Option<Seq>>),
+    /// It is in the log, or on its way there.
+    Committed,
     /// Nothing of it was written, and nothing will be.
     Refused,
 }
@@ -61,7 +63,14 @@ impl Ledger {
         };
     }
 
+    /// A transaction of an application has ended, if it is known how.
+    pub fn committed(&mut self, place: usize, known: bool) {
+        self.waiting -= 1;
+        self.entries[place].told = if known { Told::Committed } else { Told::Nothing };
+    }
+
     pub fn accepted(&self) -> usize {
-        self.entries.iter().filter(|entry| matches!(entry.told, Told::Accepted(_))).count()
+        let accepted = |told: &Told| matches!(told, Told::Accepted(_) | Told::Committed);
+        self.entries.iter().filter(|entry| accepted(&entry.told)).count()
     }
 }

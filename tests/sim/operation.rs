@@ -35,6 +35,11 @@ pub enum Op {
         what: What,
         count: usize,
     },
+    /// In a transaction of an application, which only Postgres knows.
+    PublishFromSql {
+        topic: usize,
+        count: usize,
+    },
     /// Comes with the cursor it has, if it has one.
     Connect {
         client: usize,
@@ -189,7 +194,8 @@ fn operation(seeded: &mut Seeded, trust: Trust) -> Op {
     let pattern = seeded.below(PATTERNS.len());
     let count = 1 + seeded.below(3);
     match seeded.below(100) {
-        0..34 => publish(seeded, at),
+        0..31 => publish(seeded, at),
+        31..34 => Op::PublishFromSql { topic: seeded.below(TOPICS.len()), count },
         34..50 => {
             // Mostly too short for anything to end, at times long enough for everything.
             let ms = [0, 1, 2, 3, 5, 10, 20, 50, 300, 2_500][seeded.below(10)];

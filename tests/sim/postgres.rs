@@ -73,6 +73,13 @@ impl Database {
         self.client().await.query(statement, params).await.unwrap();
     }
 
+    /// What an application does in a transaction of its own. Whether it is known to be committed.
+    pub async fn publish(&self, topic: &str, data: &[String]) -> bool {
+        let publish = "select tidings.publish($1, d::json) from unnest($2::text[]) d";
+        let Ok(client) = connector(&self.url).connect().await else { return false };
+        client.query(publish, &[&topic, &data]).await.is_ok()
+    }
+
     /// The whole log, as SQL shows it.
     pub async fn history(&self) -> Vec<Message> {
         let all = "select seq, topic, class, priority, key, data from tidings.message order by seq";

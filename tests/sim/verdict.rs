@@ -133,6 +133,9 @@ fn check_entry(entry: &Entry, found: &[Option<Seq>]) -> Option<String> {
         Told::Accepted(seqs) if *seqs != *found => {
             Some(format!("{words:?} were answered with {seqs:?} and are at {found:?}"))
         }
+        Told::Committed if !found.iter().all(Option::is_some) => {
+            Some(format!("{words:?} were committed and are at {found:?}"))
+        }
         // Under a key another try may have succeeded.
         Told::Refused
             if !matches!(entry.what, What::Keyed(_)) && found.iter().any(Option::is_some) =>

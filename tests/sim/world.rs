@@ -91,6 +91,7 @@ impl World {
     async fn perform(&mut self, operation: Op) {
         match operation {
             Op::Publish { at, topic, what, count } => self.publish(at, topic, what, count),
+            Op::PublishFromSql { topic, count } => self.publish_from_sql(topic, count),
             Op::Connect { client, at } => self.connect(client, at),
             Op::Disconnect { client } => self.lines[client] = None,
             Op::Subscribe { client, pattern, replay } => self.subscribe(client, pattern, replay),
@@ -162,6 +163,17 @@ impl World {
         self.publishing.spawn(async move {
             let answer = publisher.publish(drafts).await;
             ledger.lock().answered(place, answer);
+        });
+    }
+
+    fn publish_from_sql(&mut self, topic: usize, count: usize) {
+        let Backend::Postgres(database) = &self.backend else { return };
+        let what = What::Event(tidings::domain::Priority::Normal);
+        let (place, topic, data) = self.ledger.lock().enter(what, topic, count);
+        let (database, ledger) = (database.clone(), self.ledger.clone());
+        self.publishing.spawn(async move {
+            let known = database.publish(TOPICS[topic], &data).await;
+            ledger.lock().committed(place, known);
         });
     }
 
@@ -238,6 +250,8 @@ impl World {
             let book = Book::new(self.backend.history().await);
             let rest = self.ledger.lock().waiting == 0
                 && self.missing(&book).is_empty()
+                // What an application has committed may still wait in the outbox.
+                && book.check_log(&self.ledger.lock()).is_empty()
                 && (0..REPLICAS).all(|at| self.applied(at) == book.head());
             if rest || Instant::now() > until {
                 // Whatever comes twice comes soon.

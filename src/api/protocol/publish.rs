@@ -68,6 +68,29 @@ pub fn publish_message(
     draft.ok_or_else(|| Problem::malformed("the message cannot be read"))
 }
 
+/// Deeper than many parsers follow, those of its receivers among them.
+const DEPTH_MAX: usize = 128;
+
+/// `json` is known to be JSON.
+fn is_shallow(json: &str) -> bool {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest <= DEPTH_MAX
+}
+
 fn message(
     mut fields: Fields<'_>,
     limits: PublishLimits,
@@ -89,6 +112,9 @@ fn message(
         None => faults.malformed(&data_at, "is missing: any JSON"),
         Some(data) if data.len() > limits.data_bytes_max => {
             faults.too_large(format!("data has at most {} bytes", limits.data_bytes_max));
+        }
+        Some(data) if !is_shallow(data) => {
+            faults.invalid(&data_at, format!("is nested deeper than {DEPTH_MAX}"));
         }
         Some(_) => {}
     }
@@ -216,6 +242,9 @@ mod tests {
     fn a_deep_document_is_refused_and_nothing_breaks() {
         let deep = format!(r#"{{"topic":"a","data":{}1{}}}"#, "[".repeat(40), "]".repeat(40));
         assert!(read(&deep).is_ok());
+        let nested = |depth| format!("{}1{}", "[{\"a\":".repeat(depth / 2), "}]".repeat(depth / 2));
+        assert!(is_shallow(&nested(DEPTH_MAX)) && !is_shallow(&nested(DEPTH_MAX + 2)));
+        assert!(is_shallow(&format!(r#"["{}\"["]"#, "[{".repeat(200))), "a text is no nest");
         let bomb = format!(r#"{{"topic":"a","data":{}"#, "[".repeat(100_000));
         assert_eq!(read(&bomb).unwrap_err().status().as_u16(), 400);
     }

@@ -6,14 +6,11 @@ use super::query::{self, Params};
 use super::{PostgresStore, row};
 use crate::domain::Seq;
 use crate::notification;
-use crate::store::{LogStore, OutboxState, Relayed, StoreError, Upkeep};
+use crate::store::{KEYS_FORGOTTEN_MAX, LogStore, OutboxState, Relayed, StoreError, Upkeep};
 
 /// How much one relay transaction moves: the log's lock is held for it.
 const RELAY_ROWS_MAX: i32 = 500;
 const RELAY_BYTES_MAX: i64 = 1 << 20;
-
-/// How many keys one statement forgets.
-const EXPIRE_ROWS_MAX: i64 = 5_000;
 
 #[async_trait]
 impl Upkeep for PostgresStore {
@@ -66,8 +63,8 @@ impl Upkeep for PostgresStore {
     }
 
     async fn idempotency_expire(&self) -> Result<u64, StoreError> {
-        let params: Params = &[&EXPIRE_ROWS_MAX];
-        let client = self.database.rows(&query::IDEMPOTENCY_EXPIRE, params).await?;
-        Ok(client.len() as u64)
+        let params: Params = &[&i64::from(KEYS_FORGOTTEN_MAX)];
+        let forgotten = self.database.rows(&query::IDEMPOTENCY_EXPIRE, params).await?;
+        Ok(forgotten.len() as u64)
     }
 }

@@ -111,12 +111,14 @@ async fn a_new_key_counts_at_once_and_an_old_one_no_longer() {
     assert!(auth.authenticate(Some(&by_old), None).await.is_ok());
     assert_eq!(server.fetches(), 1);
     server.holds(&[public(&new, Algorithm::EdDSA, "new")]);
-    // Fetched a moment ago: nobody can make it fetch again so soon.
-    assert_eq!(auth.authenticate(Some(&by_new), None).await, Err(AuthError::Signature));
+    // Fetched a moment ago: nobody can make it fetch again so soon, and nobody is turned away for it.
+    assert_eq!(auth.authenticate(Some(&by_new), None).await, Err(AuthError::NoKeys));
     assert_eq!(server.fetches(), 1);
     pause_passes().await;
     assert!(auth.authenticate(Some(&by_new), None).await.is_ok());
     assert_eq!(server.fetches(), 2);
+    assert_eq!(auth.authenticate(Some(&by_old), None).await, Err(AuthError::NoKeys));
+    pause_passes().await;
     assert_eq!(auth.authenticate(Some(&by_old), None).await, Err(AuthError::Signature));
     // A token that claims the name of a key that it was not signed with is nothing.
     let named = signed(&old, Algorithm::EdDSA, Some("new"));
@@ -157,7 +159,6 @@ async fn keys_are_kept_while_their_server_is_away_or_talks_nonsense() {
         (StatusCode::FOUND, String::new()),
         (StatusCode::OK, String::new()),
         (StatusCode::OK, "{}".to_owned()),
-        (StatusCode::OK, json!({"keys": []}).to_string()),
         (
             StatusCode::OK,
             json!({"keys": [public(&ed_wrong(), Algorithm::EdDSA, "a")]}).to_string()
@@ -168,7 +169,11 @@ async fn keys_are_kept_while_their_server_is_away_or_talks_nonsense() {
         auth.refresh().await;
         assert!(auth.authenticate(Some(&token), None).await.is_ok(), "{status}");
     }
-    assert_eq!(server.fetches(), 8);
+    assert_eq!(server.fetches(), 7);
+    // An issuer that has revoked all of its keys is heeded.
+    server.holds(&[]);
+    auth.refresh().await;
+    assert_ne!(auth.authenticate(Some(&token), None).await.map(|_| ()), Ok(()));
 }
 
 #[tokio::test]
@@ -201,7 +206,7 @@ async fn of_a_set_only_the_keys_that_fit_are_taken() {
         encrypting["use"] = json!("enc");
         let server = KeyServer::start(&[encrypting]).await;
         let auth = server.trusted(pinned);
-        assert_eq!(auth.authenticate(Some(&named), None).await, Err(AuthError::NoKeys));
+        assert_eq!(auth.authenticate(Some(&named), None).await, Err(AuthError::Signature));
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::tokens::{API_KEY, Issuer, SECRET, but, claims};
 use crate::client::{self, Carrier};
+use crate::commands::kill;
 use crate::fleet::{PATIENCE, until};
 use crate::harness;
 
@@ -78,8 +79,7 @@ async fn no_secret_is_ever_logged() {
             socket.frame().await;
         }
     }
-    let id = child.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+    assert!(kill("-TERM", child.id().unwrap()));
     let said = timeout(PATIENCE, reader).await.unwrap().unwrap();
     assert_eq!(child.wait().await.unwrap().code(), Some(0));
     assert!(said.lines().count() > 50, "it was to say a lot");

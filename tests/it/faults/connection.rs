@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::fleet::{Replica, until};
+use crate::fleet::{Replica, until, until_live};
 use crate::follower::{Follower, Way};
 use crate::harness;
 use crate::load::{Load, lost_and_doubled_nothing, received};
@@ -28,12 +28,30 @@ fn follow(replica: &Replica) -> Follower {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_listener_is_noticed_and_delays_messages_by_a_tick_at_most() {
     let url = harness::database_url().await;
-    let (proxy, replica, other) = behind_a_listener_proxy(&url).await;
+    let (proxy, listen) = Proxy::to_database(&url).await;
+    // The tick comes before a pulse would notice anything.
+    let settings = [("LISTEN_DATABASE_URL", listen.as_str()), ("TIDINGS_PULSE_S", "60")];
+    let replica = Replica::start("one", &url, &settings).await;
+    let other = Replica::start("two", &url, &[]).await;
+    until_live(std::slice::from_ref(&replica)).await;
     let follower = follow(&replica);
     follower.connected().await;
     let load = Load::start(std::slice::from_ref(&other.url), 2);
     received(std::slice::from_ref(&follower), 50).await;
+    let before_it = load.end().await;
+    follower.has(before_it.len()).await;
     proxy.weather(Weather::HalfOpen);
+    // Counted in ticks, so that a slow machine changes nothing: one that is under way when the
+    // message is written, the one that sees it, and one while it is read.
+    let ticks = async || replica.metric("tidings_log_wakes_total{why=\"tick\"}").await;
+    let found = "tidings_log_announced_total{way=\"tick\"}";
+    let (ticked, found_before) = (ticks().await, replica.metric(found).await);
+    other.publish(&json!({"topic": "load:alone", "data": 0})).await;
+    follower.has(before_it.len() + 1).await;
+    let ticked = ticks().await - ticked;
+    assert!((1..=3).contains(&ticked), "it was found after {ticked} ticks");
+    assert_eq!(replica.metric(found).await - found_before, 1);
+    let load = Load::start(std::slice::from_ref(&other.url), 2);
     // The tick finds what the listener does not hear, and suspects it.
     let had = follower.seen().messages.len();
     received(std::slice::from_ref(&follower), had + 50).await;
@@ -42,7 +60,8 @@ async fn a_half_open_listener_is_noticed_and_delays_messages_by_a_tick_at_most()
         stats["bus"]["reconnects"].as_u64() >= Some(1) && stats["listener"] == "live"
     })
     .await;
-    let published = load.end().await;
+    let alone = before_it.len() as u64 + 1;
+    let published = [before_it, vec![alone], load.end().await].concat();
     lost_and_doubled_nothing(std::slice::from_ref(&follower), &published).await;
 }
 

@@ -1,6 +1,9 @@
 //! Replicas that are killed, frozen, and woken when others have long gone on.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::fleet::{Replica, publish_to, until};
 use crate::follower::{Follower, Way};
@@ -92,6 +95,8 @@ async fn an_idle_replica_and_a_second_signal_leave_at_once() {
         answer.map_or(true, |answer| answer.status() == 503)
     })
     .await;
+    let told = Instant::now();
     replica.signal("-TERM");
     assert!(replica.ended().await.is_some(), "the second signal ends what the first had asked for");
+    assert!(told.elapsed() < Duration::from_secs(10), "it took {:?}", told.elapsed());
 }

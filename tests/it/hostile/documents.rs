@@ -33,7 +33,9 @@ fn bodies() -> Vec<(Vec<u8>, &'static str)> {
         (with_data(r#""\u0000""#), ""),
         (with_data(r#"{"a":1,"a":2}"#), ""),
         (with_data(&deep(100)), ""),
-        (with_data(&deep(100_000)), ""),
+        (with_data(&deep(128)), ""),
+        (with_data(&deep(129)), "invalid"),
+        (with_data(&deep(100_000)), "invalid"),
         (with_data(&"[".repeat(100_000)), "malformed"),
         (with_data("NaN"), "malformed"),
         (with_data("'a'"), "malformed"),
@@ -239,9 +241,11 @@ async fn a_frame_that_cannot_be_done_is_answered_and_the_session_goes_on() {
         let answer = socket.frame().await;
         assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!(code)), "{frame}");
     }
-    let reference = "\"".to_owned() + &"r".repeat(98) + "\"";
+    let reference = |bytes: usize| format!("\"{}\"", "r".repeat(bytes - 2));
     for (reference, expected) in [
-        (reference.as_str(), "pong"),
+        (reference(100).as_str(), "pong"),
+        (reference(101).as_str(), "error"),
+        ("1".repeat(101).as_str(), "error"),
         (r#""\u0000\ud83d\ude00""#, "pong"),
         ("-1.5e300", "pong"),
         ("null", "pong"),

@@ -95,6 +95,11 @@ async fn clients_that_vanish_leave_nothing_behind() {
         let mut raw = Raw::connect(&replica.url).await;
         raw.write(bytes).await;
     }
+    let mut waiting = Raw::connect(&replica.url).await;
+    waiting.write(b"GET /v1/messages?topic=a&wait_s=60 HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let sessions = async || replica.stats().await["sessions"].as_u64().unwrap();
+    crate::fleet::until("the long poll is one of them", async || sessions().await >= 1).await;
+    drop(waiting);
     replica.until_ready().await;
     crate::fleet::until("their sessions and connections have ended", async || {
         let stats = replica.stats().await;

@@ -21,11 +21,11 @@ MCowBQYDK2VwAyEA/SRSoupel8kmt3Qod5zRDA6rUfSrF7TEAVNMODDuMqE=
 const PUBLIC_KEY_X: &str = "_SRSoupel8kmt3Qod5zRDA6rUfSrF7TEAVNMODDuMqE";
 
 /// An admin's claims, good for the rest of the century.
-fn claims() -> Value {
+pub(super) fn claims() -> Value {
     json!({"sub": "ann", "exp": 4_102_444_800_u64, "roles": ["admin"]})
 }
 
-fn signed_with_secret(claims: &Value) -> String {
+pub(super) fn signed_with_secret(claims: &Value) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key).unwrap()
 }
@@ -37,7 +37,7 @@ fn signed_with_key(claims: &Value) -> String {
 }
 
 /// A replica that lets in only who has a token.
-async fn strict(settings: &[(&str, &str)]) -> Replica {
+pub(super) async fn strict(settings: &[(&str, &str)]) -> Replica {
     let strict = [("dev", "false")].iter().chain(settings).copied();
     in_memory(&strict.collect::<Vec<_>>()).await
 }

@@ -1,9 +1,14 @@
 //! Bounds that no setting moves: they too are reached, and lead where the protocol says.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tidings::cluster::Options;
+use tokio::time::Instant;
 
-use super::client::{Socket, get, post, publish};
+use super::auth::{claims, signed_with_secret, strict};
+use super::client::{Raw, Socket, get, post, publish};
 use super::{Lock, database, in_memory, in_postgres};
 use crate::fleet::until;
 use crate::harness;
@@ -16,6 +21,120 @@ const PUBLISHES_MAX: u64 = 32;
 
 /// How many requests with signals wait.
 const SIGNALS_MAX: usize = 1_024;
+
+/// How long a WebSocket may say nothing of who it is.
+const HELLO: Duration = Duration::from_secs(10);
+
+/// How long a token may be.
+const TOKEN_BYTES_MAX: usize = 16 << 10;
+
+/// How many parameters a request may have.
+const PARAMETERS_MAX: usize = 1_000;
+
+/// How many connections too many are answered at once.
+const REFUSALS_MAX: usize = 64;
+
+#[tokio::test]
+async fn a_websocket_that_does_not_say_who_it_is_is_closed() {
+    let replica = strict(&[("api_keys", "the key of a server")]).await;
+    let begun = Instant::now();
+    let mut silent = Socket::open(&replica, "topics=a").await;
+    let mut known = Socket::open(&replica, "topics=a").await;
+    known.send(&json!({"op": "hello", "token": "the key of a server"})).await;
+    known.frame("welcome").await;
+    assert_eq!(silent.close_code().await, 4401);
+    assert!(begun.elapsed() >= HELLO, "{:?}", begun.elapsed());
+    known.send(&json!({"op": "ping"})).await;
+    known.frame("pong").await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_too_long_is_refused() {
+    const SECRET: &str = "a secret of at least thirty-two bytes";
+    let replica = strict(&[("jwt_secret", SECRET)]).await;
+    // In a token four bytes stand for three.
+    let signed = |topic_bytes: usize| {
+        let mut claims = claims();
+        let topics: Vec<String> = vec!["t".repeat(topic_bytes); 70];
+        claims["tidings"] = json!({"subscribe": topics});
+        signed_with_secret(&claims)
+    };
+    let (long, too_long) = (signed(160), signed(190));
+    assert!(long.len() <= TOKEN_BYTES_MAX && too_long.len() > TOKEN_BYTES_MAX);
+    let mut socket = Socket::open(&replica, "").await;
+    socket.send(&json!({"op": "hello", "token": too_long})).await;
+    assert_eq!(socket.close_code().await, 4401);
+    let mut socket = Socket::open(&replica, "").await;
+    socket.send(&json!({"op": "hello", "token": long})).await;
+    socket.frame("welcome").await;
+    socket.send(&json!({"op": "auth", "token": too_long, "ref": 1})).await;
+    let error = socket.frame("error").await;
+    assert_eq!((&error["code"], &error["ref"]), (&json!("unauthenticated"), &json!(1)), "{error}");
+    socket.send(&json!({"op": "auth", "token": long, "ref": 2})).await;
+    socket.frame("ok").await;
+}
+
+#[tokio::test]
+async fn a_request_with_too_many_parameters_is_answered_400() {
+    let replica = in_memory(&[]).await;
+    for path in ["/v1/messages", "/v1/sse"] {
+        let parameters = |count: usize| format!("{path}?{}", vec!["topic=a"; count].join("&"));
+        let refused = get(&replica, &parameters(PARAMETERS_MAX + 1)).await;
+        assert!(refused.is_problem(400).text.contains("1000 parameters"), "{}", refused.text);
+    }
+    let most = format!("/v1/messages?{}", vec!["topic=a"; PARAMETERS_MAX].join("&"));
+    assert_eq!(get(&replica, &most).await.status, 200);
+    // The last one counts as well.
+    let unknown =
+        format!("/v1/messages?{}&unknown=1", vec!["topic=a"; PARAMETERS_MAX - 1].join("&"));
+    get(&replica, &unknown).await.is_problem(400);
+}
+
+#[tokio::test]
+async fn of_connections_too_many_only_some_are_answered() {
+    const TOO_MANY: usize = 200;
+    let replica = in_memory(&[("connections_max", "1")]).await;
+    let mut held = None;
+    while held.is_none() {
+        held = Socket::try_open(&replica, "").await.ok();
+    }
+    // They say nothing yet, so each that is answered at all keeps its place for a moment.
+    let mut silent = Vec::new();
+    for _ in 0..TOO_MANY {
+        silent.push(Raw::send(&replica, "").await);
+    }
+    let ask = |mut raw: Raw| async move {
+        raw.say("GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+        raw.rest().await
+    };
+    let answers = join_all(silent.into_iter().map(ask)).await;
+    let answered = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 503 ")).count();
+    let ignored = answers.iter().filter(|answer| answer.is_empty()).count();
+    assert_eq!(answered + ignored, TOO_MANY, "{answers:?}");
+    assert!(answered <= REFUSALS_MAX, "{answered} were answered");
+    let mut held = held.unwrap();
+    held.send(&json!({"op": "ping"})).await;
+    held.frame("pong").await;
+    drop(held);
+    let refused = "tidings_server_refused_total{reason=\"full\"}";
+    // Whoever asks needs a place too.
+    until("there is a place again, and all were counted", async || {
+        reqwest::get(format!("{}/livez", replica.url)).await.is_ok_and(|it| it.status() == 200)
+            && replica.metric(refused).await >= TOO_MANY as u64
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_quiet_event_stream_gets_a_comment() {
+    let replica = in_memory(&[("heartbeat_s", "3600")]).await;
+    let mut stream = Raw::get(&replica, "/v1/sse").await;
+    stream.until("event: welcome").await;
+    for _ in 0..2 {
+        let came = stream.until("\n:\n\n").await;
+        assert!(!came.contains("event: cursor"), "{came}");
+    }
+}
 
 #[tokio::test]
 async fn many_topics_are_subscribed_at_once_but_not_so_many_replays() {

@@ -3,7 +3,7 @@
 use futures_util::{SinkExt, StreamExt};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -121,6 +121,18 @@ impl Socket {
         }
     }
 
+    /// The next frame, of whatever type.
+    pub async fn any(&mut self) -> Value {
+        loop {
+            match self.next().await {
+                Some(Message::Text(text)) => return serde_json::from_str(&text).unwrap(),
+                Some(Message::Close(close)) => panic!("closed: {close:?}"),
+                Some(_) => {}
+                None => panic!("it is gone"),
+            }
+        }
+    }
+
     /// The code with which it is closed.
     pub async fn close_code(&mut self) -> u16 {
         let closed = async {
@@ -155,6 +167,11 @@ impl Raw {
         Raw::send(replica, &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await
     }
 
+    /// The other side may be gone already; then what comes next says so.
+    pub async fn say(&mut self, text: &str) {
+        let _ = self.0.write_all(text.as_bytes()).await;
+    }
+
     /// Reads up to and with a piece of text.
     pub async fn until(&mut self, text: &str) -> String {
         let mut taken = Vec::new();
@@ -172,6 +189,44 @@ impl Raw {
         // A server that closes over unread bytes resets the connection: that too is an end.
         let _ = end;
         String::from_utf8_lossy(&taken).into_owned()
+    }
+}
+
+/// A stream of events, from which nothing is taken until somebody asks for one.
+pub struct Events(BufReader<TcpStream>);
+
+impl Events {
+    /// In the older HTTP, whose bodies come as they are.
+    pub async fn open(replica: &Replica, query: &str) -> Events {
+        let mut stream = narrow(replica).await;
+        let request = format!("GET /v1/sse?{query} HTTP/1.0\r\nhost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut events = Events(BufReader::new(stream));
+        while !events.line().await.trim_end().is_empty() {}
+        events
+    }
+
+    /// The next event; comments may come before it, but not for ever.
+    pub async fn next(&mut self) -> Value {
+        let event = async {
+            let mut data = String::new();
+            loop {
+                let line = self.line().await;
+                if let Some(line) = line.strip_prefix("data: ") {
+                    data.push_str(line);
+                } else if line == "\n" && !data.is_empty() {
+                    return serde_json::from_str(&data).unwrap();
+                }
+            }
+        };
+        timeout(PATIENCE, event).await.expect("an event comes")
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        let read = timeout(PATIENCE, self.0.read_line(&mut line)).await.expect("something comes");
+        assert!(read.unwrap() > 0, "it ended");
+        line
     }
 }
 

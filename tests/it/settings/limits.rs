@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::client::{Raw, Socket, get, post, publish};
 use super::in_memory;
+use crate::fleet::until;
 
 /// A message whose `data` has exactly so many bytes.
 fn message(bytes: usize) -> Value {
@@ -87,14 +88,15 @@ pub(super) async fn more_topics_are_refused_everywhere() {
     socket.send(&json!({"op": "subscribe", "topics": ["b"], "ref": 1})).await;
     socket.frame("ok").await;
     socket.send(&json!({"op": "subscribe", "topics": ["c"], "ref": 2})).await;
-    assert_eq!(socket.frame("error").await["code"], "too-many");
+    assert_eq!(socket.frame("error").await["code"], "invalid");
     // A topic that it has already is none more.
     socket.send(&json!({"op": "subscribe", "topics": ["b"], "ref": 3})).await;
     socket.frame("ok").await;
     let mut too_many = Socket::open(&replica, "user=ann&topics=a,b,c").await;
-    assert_eq!(too_many.close_code().await, 4409);
-    get(&replica, "/v1/sse?user=ann&topics=a,b,c").await.is_problem(429);
-    get(&replica, "/v1/messages?topics=a,b,c,d,e").await.is_problem(429);
+    assert_eq!(too_many.close_code().await, 4400);
+    // To come back later with as many would not help.
+    get(&replica, "/v1/sse?user=ann&topics=a,b,c").await.is_problem(422);
+    get(&replica, "/v1/messages?topics=a,b,c,d,e").await.is_problem(422);
 }
 
 #[tokio::test]
@@ -110,14 +112,27 @@ pub(super) async fn a_page_of_history_is_no_longer_than_that() {
 }
 
 #[tokio::test]
-pub(super) async fn a_body_that_does_not_come_is_answered_400() {
+pub(super) async fn a_body_that_does_not_come_is_answered_408() {
     let replica = in_memory(&[("body_timeout_s", "1")]).await;
     let begun = Instant::now();
     let head = "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{";
     let answer = Raw::send(&replica, head).await.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
     assert!(answer.contains("the body took longer than 1 s"), "{answer}");
     assert!(begun.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn bodies_that_are_read_at_once_have_a_bound_together() {
+    let settings = [("intake_bytes_max", "1 MiB"), ("body_bytes_max", "1 MiB")];
+    let replica = in_memory(&settings).await;
+    let head = "POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1048576\r\n\r\n{";
+    let held = Raw::send(&replica, head).await;
+    until("there is no room for another", async || post(&replica, &message(2)).await.status == 429)
+        .await;
+    drop(held);
+    until("there is room again", async || post(&replica, &message(2)).await.status == 201).await;
 }
 
 #[tokio::test]

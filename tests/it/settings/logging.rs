@@ -12,14 +12,14 @@ const TOO_MANY_TOPICS: &str = "topics=a,b,c";
 pub(super) async fn what_is_not_asked_for_is_not_logged() {
     let settings = [("topics_per_session_max", "2"), ("log", "info")];
     let mut quiet = in_memory(&settings).await;
-    assert_eq!(Socket::open(&quiet, TOO_MANY_TOPICS).await.close_code().await, 4409);
+    assert_eq!(Socket::open(&quiet, TOO_MANY_TOPICS).await.close_code().await, 4400);
     quiet.signal("-TERM");
     let next = quiet.said("").await;
     assert!(!next.contains("a session was not opened"), "{next}");
 
     let settings = [("topics_per_session_max", "2"), ("log", "info,tidings::api=debug")];
     let mut loud = in_memory(&settings).await;
-    assert_eq!(Socket::open(&loud, TOO_MANY_TOPICS).await.close_code().await, 4409);
+    assert_eq!(Socket::open(&loud, TOO_MANY_TOPICS).await.close_code().await, 4400);
     loud.said("a session was not opened").await;
 }
 

@@ -57,7 +57,12 @@ impl Waiting {
 #[tokio::test]
 pub(super) async fn messages_that_find_no_room_are_answered_429() {
     let (url, database) = database().await;
-    let replica = in_postgres("one", &url, &patient(&[("intake_messages_max", "5")])).await;
+    let replica = in_postgres(
+        "one",
+        &url,
+        &patient(&[("intake_messages_max", "5"), ("batch_messages_max", "5")]),
+    )
+    .await;
     let message = json!({"topic": "a", "data": 1});
     let lock = Lock::take(&url, LOCK).await;
     let waiting = Waiting::publish(&replica, 4, &message).await;
@@ -75,7 +80,12 @@ pub(super) async fn messages_that_find_no_room_are_answered_429() {
 #[tokio::test]
 pub(super) async fn bytes_that_find_no_room_are_answered_429() {
     let (url, _) = database().await;
-    let replica = in_postgres("one", &url, &patient(&[("intake_bytes_max", "1 MiB")])).await;
+    let replica = in_postgres(
+        "one",
+        &url,
+        &patient(&[("intake_bytes_max", "1 MiB"), ("body_bytes_max", "1 MiB")]),
+    )
+    .await;
     let message = json!({"topic": "a", "data": "x".repeat(250 << 10)});
     let lock = Lock::take(&url, LOCK).await;
     let waiting = Waiting::publish(&replica, 4, &message).await;

@@ -74,7 +74,20 @@ pub(super) async fn pages_of_other_origins_are_let_in_when_named() {
             assert_eq!(answer.status, 200, "{origins}: {}", answer.text);
             let told = &answer.headers[ACCESS_CONTROL_ALLOW_ORIGIN];
             assert_eq!(told, page, "or no browser would let the page read it");
+            assert!(!answer.headers.contains_key("access-control-allow-credentials"));
         }
+        let (asked, got) = (ask(&open, "OPTIONS").await, ask(&open, "GET").await);
+        let listed = |answer: &Answer, header: &str| {
+            let text = answer.headers[&*format!("access-control-{header}")].to_str().unwrap();
+            let mut names: Vec<String> =
+                text.split(',').map(|name| name.trim().to_ascii_lowercase()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        assert_eq!(listed(&asked, "allow-methods"), "get post");
+        let headers = "authorization content-type last-event-id";
+        assert_eq!(listed(&asked, "allow-headers"), headers);
+        assert_eq!(listed(&got, "expose-headers"), "retry-after");
     }
     let others = in_memory(&[("allowed_origins", "https://other.example.com")]).await;
     ask(&others, "GET").await.is_problem(403);
@@ -122,12 +135,13 @@ pub(super) async fn a_leaving_replica_takes_connections_for_its_grace_only() {
 
 #[tokio::test]
 pub(super) async fn a_connection_too_many_is_answered_503() {
-    let replica = in_memory(&[("connections_max", "2")]).await;
+    let replica = in_memory(&[("connections_max", "3"), ("sessions_max", "2")]).await;
     let mut held = Vec::new();
     while held.len() < 2 {
         // The connection on which it was asked whether it is ready may still be there.
         held.extend(Socket::try_open(&replica, "").await);
     }
+    let _silent = Raw::send(&replica, "").await;
     let refused = get(&replica, "/livez").await;
     refused.is_problem(503).says_when_to_come_back();
     drop(held.pop());

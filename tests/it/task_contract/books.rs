@@ -2,6 +2,12 @@
 
 use super::*;
 
+/// What is said of a task that nobody has claimed, its times apart; no list is ever null.
+const PENDING: &str = r#"{"action":"cordon","attempt":1,"cancelled":0,"concurrency":10,"created_at":null,"current":0,"error":null,"failed":0,"failed_items":[],"finished_at":null,"id":"t1","in_flight":[],"message":null,"owner":"42","progress":0,"replica":null,"seq":1,"started_at":null,"status":"pending","succeeded":0,"succeeded_items":[],"total":2,"truncated":false,"updated_at":null}"#;
+
+/// And of one with a report that finished some of it.
+const RUNNING: &str = r#"{"action":"cordon","attempt":1,"cancelled":0,"concurrency":10,"created_at":null,"current":2,"error":null,"failed":1,"failed_items":[{"error":"no such node","name":"a"}],"finished_at":null,"id":"t1","in_flight":["c"],"message":null,"owner":"42","progress":66.66,"replica":"one","seq":5,"started_at":null,"status":"running","succeeded":1,"succeeded_items":["b"],"total":3,"truncated":false,"updated_at":null}"#;
+
 pub async fn a_task_is_kept_with_its_items_and_said_once_per_topic(subject: Subject) {
     let mut new = new_task("t1", &["a", "b"]);
     new.items[1].1 = Some(r#"{"pool" : "x"}"#.into());
@@ -25,7 +31,7 @@ pub async fn a_task_is_kept_with_its_items_and_said_once_per_topic(subject: Subj
         assert!(text.as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "{text}");
         assert_eq!(text.as_str().unwrap().len(), "2026-11-20T10:00:00.000Z".len());
     }
-    insta::assert_snapshot!("task_progress", document);
+    assert_eq!(document.to_string(), PENDING);
     assert_eq!(subject.tasks.get(&TaskId::parse("t2").unwrap()).await.unwrap(), None);
 }
 
@@ -106,7 +112,7 @@ pub async fn a_report_books_items_counters_and_one_message(subject: Subject) {
     for time in ["created_at", "updated_at", "started_at"] {
         assert!(data[time].take().is_string());
     }
-    insta::assert_snapshot!("task_progress_running", data);
+    assert_eq!(data.to_string(), RUNNING);
     assert_eq!(subject.said("user:42").await, said);
     // Nothing new, nothing to say.
     let renewal = Report { results: Vec::new(), ..report };

@@ -1,0 +1,93 @@
+//! How replicas hear of messages: through announcements, so that nobody waits for a tick.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::fleet::{Replica, three, until, until_live};
+use crate::follower::{Follower, Way};
+use crate::harness;
+
+/// The log's ticks come once in a minute, so that they find nothing while a test runs.
+const NO_TICK: &[(&str, &str)] =
+    &[("TIDINGS_TICK_MS", "60000"), ("TIDINGS_POLLING_TICK_MS", "60000")];
+
+const OWN: &str = "tidings_log_announced_total{way=\"own\"}";
+const INLINE: &str = "tidings_log_announced_total{way=\"inline\"}";
+const RANGE: &str = "tidings_log_announced_total{way=\"range\"}";
+const TICK: &str = "tidings_log_announced_total{way=\"tick\"}";
+const READ: &str = "tidings_store_seconds_count{query=\"message_range\"}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_is_heard_and_not_found_by_the_tick() {
+    let url = harness::database_url().await;
+    let fleet = three(&url, NO_TICK).await;
+    until_live(&fleet).await;
+    let follow =
+        |replica: &Replica| Follower::start(Way::WebSocket, vec![replica.url.clone()], "a", None);
+    let followers: Vec<Follower> = fleet.iter().map(follow).collect();
+    for follower in &followers {
+        follower.connected().await;
+    }
+    let ticks = async || {
+        let mut ticks = 0;
+        for replica in &fleet {
+            ticks += replica.metric(TICK).await;
+        }
+        ticks
+    };
+    let at_the_start = ticks().await;
+    let began = Instant::now();
+    for round in 1..=10 {
+        fleet[round % 3].publish(&json!({"topic": "a", "data": round})).await;
+        for follower in &followers {
+            follower.has(round).await;
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?} for ten by HTTP", began.elapsed());
+
+    // The outbox has a tick of five seconds on each replica. Each message is waited for before the
+    // next one, so ticks would find fewer than one in a second: these would take a minute or more.
+    let client = harness::connect(&url).await;
+    let began = Instant::now();
+    for round in 1..=60 {
+        client.batch_execute("select tidings.publish('a', '0')").await.unwrap();
+        for follower in &followers {
+            follower.has(10 + round).await;
+        }
+    }
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?} for sixty by SQL", began.elapsed());
+    assert_eq!(ticks().await, at_the_start, "nothing was found by a tick");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_message_takes_its_short_way() {
+    let url = harness::database_url().await;
+    let writer = Replica::start("writer", &url, NO_TICK).await;
+    let other = Replica::start("other", &url, NO_TICK).await;
+    let fleet = [writer, other];
+    until_live(&fleet).await;
+    let [writer, other] = &fleet;
+    let ways = async |replica: &Replica| {
+        let mut counts = [0; 5];
+        for (count, name) in counts.iter_mut().zip([OWN, INLINE, RANGE, TICK, READ]) {
+            *count = replica.metric(name).await;
+        }
+        counts
+    };
+    let is = async |what: &str, replica: &Replica, wanted: [u64; 5]| {
+        until(what, async || ways(replica).await == wanted).await;
+    };
+    assert_eq!(ways(writer).await, [0; 5]);
+    assert_eq!(ways(other).await, [0; 5]);
+    writer.publish(&json!({"topic": "a", "data": "small"})).await;
+    is("a small message comes whole", other, [0, 1, 0, 0, 0]).await;
+    is("its writer has it from memory, and hears of it too", writer, [1, 1, 0, 0, 0]).await;
+    writer.publish(&json!({"topic": "a", "data": "x".repeat(9_000)})).await;
+    is("one of 9 KB is read once", other, [0, 1, 1, 0, 1]).await;
+    until("its writer has it from memory", async || writer.metric(OWN).await == 2).await;
+    for replica in &fleet {
+        assert_eq!(replica.metric("tidings_log_applied_seq").await, 2);
+    }
+}
