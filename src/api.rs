@@ -15,6 +15,7 @@ mod query;
 mod session;
 mod sse;
 mod stats;
+mod tasks;
 mod ws;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::store::Page;
 use crate::supervise::Shutdown;
+use crate::tasks::Tasks;
 
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
@@ -56,6 +58,8 @@ pub struct ApiSettings {
     /// Over how long the closes of a leaving replica are spread.
     pub drain: Duration,
     pub retention_s: u32,
+    pub task_items_max: usize,
+    pub task_concurrency_max: u32,
     pub page: Page,
 }
 
@@ -79,6 +83,7 @@ pub struct Inner {
     pub log: Log,
     pub hub: Hub,
     pub publisher: Publisher,
+    pub tasks: Tasks,
     pub metrics: Metrics,
     pub clock: Clock,
     pub shutdown: Shutdown,
@@ -108,6 +113,16 @@ impl Api {
             .route("/v1/messages", post(messages::publish).get(messages::history))
             .route("/v1/ws", any(ws::open))
             .route("/v1/sse", get(sse::open))
+            .route("/v1/tasks", post(tasks::submit).get(tasks::list))
+            .route("/v1/tasks/claim", post(tasks::claim))
+            .route("/v1/tasks/{id}", get(tasks::get))
+            .route("/v1/tasks/{id}/items", get(tasks::items))
+            .route("/v1/tasks/{id}/cancel", post(tasks::cancel))
+            .route("/v1/tasks/{id}/pause", post(tasks::pause))
+            .route("/v1/tasks/{id}/resume", post(tasks::resume))
+            .route("/v1/tasks/{id}/retry", post(tasks::retry))
+            .route("/v1/tasks/{id}/report", post(tasks::report))
+            .route("/v1/tasks/{id}/finish", post(tasks::finish))
             .route("/v1/stats", get(stats::page))
             .method_not_allowed_fallback(error::method_not_allowed)
             .fallback(error::not_found)

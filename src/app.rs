@@ -24,6 +24,7 @@ use crate::recovery::{Recovery, RecoverySettings};
 use crate::server::{Bounds, Server, descriptors};
 use crate::store::Page;
 use crate::supervise::{Shutdown, Supervisor};
+use crate::tasks::Tasks;
 
 /// How long loops have to end after the last connection is gone.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,6 +41,10 @@ pub enum AppError {
     Keys(#[from] crate::auth::KeyError),
     #[error("{file}: {reason}")]
     KeyFile { file: String, reason: std::io::Error },
+    #[error("task_http_hosts: {0}")]
+    TaskHosts(String),
+    #[error("task_http_secrets: each must be name@host=value")]
+    TaskSecrets,
     #[error(transparent)]
     Dsn(#[from] crate::dsn::DsnError),
 }
@@ -53,6 +58,8 @@ pub struct Replica {
     server: Server,
     ops: Option<Server>,
     supervisor: Supervisor,
+    tasks: Tasks,
+    drain: Duration,
 }
 
 impl Replica {
@@ -81,6 +88,12 @@ impl Replica {
             &log,
             metrics.clone(),
         );
+        let (tasks, task_runner) = Tasks::new(
+            parts::task_settings(config)?,
+            backend.tasks.clone(),
+            log.clone(),
+            metrics.clone(),
+        );
         let auth = Authenticator::new(parts::auth_settings(config)?, clock.clone())?;
         let (schema_known, schema) = watch::channel(SchemaCheck::Unknown);
         let api = Api::new(Inner {
@@ -89,6 +102,7 @@ impl Replica {
             log: log.clone(),
             hub,
             publisher,
+            tasks: tasks.clone(),
             metrics: metrics.clone(),
             clock,
             shutdown: shutdown.clone(),
@@ -124,15 +138,17 @@ impl Replica {
             schema: backend.schema,
             schema_known,
             log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
+            tasks: task_runner,
             auth,
         };
         loops.start(&supervisor);
-        Ok(Replica { shutdown, address, ops_address, log, server, ops, supervisor })
+        let drain = config.server.drain;
+        Ok(Replica { shutdown, address, ops_address, log, server, ops, supervisor, tasks, drain })
     }
 
     /// Serves until told to leave, then drains. Returns the exit code.
     pub async fn run(self) -> u8 {
-        let Replica { shutdown, server, ops, supervisor, .. } = self;
+        let Replica { shutdown, server, ops, supervisor, tasks, drain, .. } = self;
         let ops = async {
             // Health is told to the end, so that a balancer sees the replica leave.
             let stop = Shutdown { draining: shutdown.stopping.clone(), ..shutdown.clone() };
@@ -143,8 +159,13 @@ impl Replica {
                 None => shutdown.stopping.cancelled().await,
             }
         };
+        let handed_over = async {
+            shutdown.draining.cancelled().await;
+            // Items in hand are finished, as long as there is time.
+            let _ = tokio::time::timeout(drain, tasks.drained()).await;
+        };
         let serve = async {
-            let served = server.run(shutdown.clone()).await;
+            let (served, ()) = tokio::join!(server.run(shutdown.clone()), handed_over);
             if served.aborted > 0 {
                 tracing::warn!(connections = served.aborted, "cut off at the end of the drain");
             }
@@ -239,6 +260,8 @@ fn api_settings(config: &Config) -> ApiSettings {
         heartbeat: config.hub.heartbeat,
         drain: config.server.drain,
         retention_s: parts::seconds(config.postgres.retention),
+        task_items_max: config.tasks.items_max,
+        task_concurrency_max: config.tasks.concurrency_max,
         page: Page {
             messages_max: config.feed.page_messages_max,
             bytes_max: config.feed.page_bytes_max,

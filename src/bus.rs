@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Draft, Message, Timestamp};
+use crate::domain::{Draft, Message, TaskId, Timestamp};
 use crate::notification::Announcement;
 
 /// How far the bus can be trusted to tell of new messages.
@@ -56,6 +56,7 @@ pub enum BusEvent {
     Announced(Announcement),
     Signals(Vec<Message>),
     OutboxFilled,
+    TaskStirred(TaskId),
     EpochRenewed,
     /// Announcements may be missed from here on.
     Deaf(BusState),

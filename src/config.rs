@@ -42,6 +42,7 @@ pub struct Config {
     pub log: Log,
     pub bus: Bus,
     pub feed: Feed,
+    pub tasks: Tasks,
     pub memory: Memory,
     pub postgres: Postgres,
     /// What is allowed and yet worth a line in the log.
@@ -142,6 +143,21 @@ pub struct Feed {
 pub struct Memory {
     pub messages_max: usize,
     pub bytes_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    pub tasks_max: usize,
+    pub items_at_once_max: usize,
+    pub concurrency_max: u32,
+    pub items_max: usize,
+    pub lease: Duration,
+    pub tick: Duration,
+    pub takeovers_max: u32,
+    pub retention: Duration,
+    /// As they were written; the executors know what they mean.
+    pub http_hosts: Vec<String>,
+    pub http_secrets: Vec<Secret>,
 }
 
 #[derive(Clone, Debug)]

@@ -20,6 +20,12 @@
 //! | *session* | one connected client |
 //! | *principal* | who a session or request speaks for, and what it may do |
 //! | *replica* | one running process |
+//! | *task* | a batch operation of a user over many items, worked on under a lease |
+//! | *item* | one of the things that a task is about |
+//! | *lease* | the right to work on a task until a moment by the clock of the database |
+//! | *term* | the number of a lease; whoever holds an older one writes nothing |
+//! | *holder* | the replica or worker that has the lease of a task |
+//! | *attempt* | the first run of a task or one of its retries |
 //! | *lane* | one connection on which batches are written, one after another |
 //! | *loop* | a long-lived tokio task, started by `supervise` |
 
@@ -28,6 +34,7 @@ pub mod message;
 pub mod pattern_set;
 pub mod principal;
 pub mod replica;
+pub mod task;
 pub mod topic;
 
 pub use cursor::{Cursor, CursorError, Epoch, Seq};
@@ -35,4 +42,7 @@ pub use message::{Class, Draft, Message, Priority, Timestamp};
 pub use pattern_set::PatternSet;
 pub use principal::{Principal, UserId};
 pub use replica::ReplicaId;
+pub use task::{
+    Counts, ItemResult, ItemStatus, Task, TaskEvent, TaskId, TaskItem, TaskRules, TaskStatus,
+};
 pub use topic::{Pattern, Topic, TopicError};

@@ -209,6 +209,34 @@ impl Feed {
         Ok(())
     }
 
+    /// Subscribes to a topic whose last message says everything: that one first, then what follows
+    /// after the seq at which it was the last.
+    pub fn follow(
+        &mut self,
+        pattern: Pattern,
+        last: Arc<Frame>,
+        as_of: Seq,
+    ) -> Result<(), FeedError> {
+        if self.sides.len() >= SIDES_MAX {
+            return Err(FeedError::Busy);
+        }
+        let covered = self.patterns.matches(&last.topic);
+        if !self.patterns.insert(pattern.clone()) {
+            return Ok(());
+        }
+        self.hub.subscribe(&self.queue, &pattern);
+        if covered {
+            // It comes on the main way already, which may be at an older place.
+            return Ok(());
+        }
+        let head = self.log.position().ok_or(FeedError::NotReady)?;
+        // Messages up to here may be queued for it or not; those after that moment are read.
+        let until = head.seq.max(self.hub.delivered());
+        self.first.push(Item::Message { frame: last, cursor: false });
+        self.sides.push_back(Side::following(pattern, as_of, until));
+        Ok(())
+    }
+
     pub fn unsubscribe(&mut self, pattern: &Pattern) {
         if self.patterns.remove(pattern) {
             self.hub.unsubscribe(&self.queue, pattern);

@@ -34,6 +34,8 @@ pub mod log;
 pub mod publish;
 /// What is found again: the outbox, retention.
 pub mod recovery;
+/// Batch operations, worked on under a lease by whichever replica has hands for them.
+pub mod tasks;
 
 /// What users see: HTTP, WebSocket, server-sent events.
 pub mod api;

@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, broadcast, mpsc, watch};
 
 pub use self::apply::LogLoop;
 use self::ring::Ring;
 use crate::bus::BusState;
 use crate::clock::Clock;
-use crate::domain::{Cursor, Epoch, Message, Pattern, PatternSet, Seq, Timestamp};
+use crate::domain::{Cursor, Epoch, Message, Pattern, PatternSet, Seq, TaskId, Timestamp};
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -33,6 +33,13 @@ use crate::store::{LogStore, Page, StoreError};
 
 /// How many frames of the ring one read looks at before it lets others have the processor.
 const RING_SCAN_MAX: usize = 8_192;
+
+/// How often to look whether the position has reached a place: it is mostly there already.
+const REACH_PAUSE: Duration = Duration::from_millis(2);
+const REACH_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How many hints about tasks wait for somebody to take them.
+const STIRRED_MAX: usize = 1_024;
 
 #[derive(Debug, Clone, Copy)]
 pub struct LogSettings {
@@ -70,6 +77,8 @@ struct Shared {
     degraded: watch::Sender<bool>,
     /// Hints for the relay, which come over the same wire.
     outbox_filled: Notify,
+    /// Hints for those who work on tasks. Full: the oldest are lost, and whoever lost some looks at all.
+    tasks_stirred: broadcast::Sender<TaskId>,
 }
 
 /// What a session read.
@@ -107,6 +116,7 @@ impl Log {
             state: watch::Sender::new(BusState::Down),
             degraded: watch::Sender::new(false),
             outbox_filled: Notify::new(),
+            tasks_stirred: broadcast::Sender::new(STIRRED_MAX),
         });
         shared.show_metric(BusState::Down);
         let log = Log { shared };
@@ -161,6 +171,11 @@ impl Log {
     /// Resolves when a transaction that published from SQL has committed since the last call.
     pub async fn outbox_filled(&self) {
         self.shared.outbox_filled.notified().await;
+    }
+
+    /// Which tasks want to be looked at, from now on.
+    pub fn tasks_stirred(&self) -> broadcast::Receiver<TaskId> {
+        self.shared.tasks_stirred.subscribe()
     }
 
     /// The next messages after a place that match, from memory if they are there, else from the store.
@@ -230,6 +245,21 @@ impl Log {
             // It cannot be known; the log will say so when it is back.
             Err(_) => true,
         }
+    }
+
+    /// The position, once it is at a seq that is known to exist. `None` if that takes too long.
+    pub async fn reached(&self, seq: Seq, within: Duration) -> Option<Cursor> {
+        let mut pause = REACH_PAUSE;
+        let reaching = async {
+            loop {
+                if let Some(position) = self.position().filter(|position| position.seq >= seq) {
+                    return position;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(REACH_PAUSE_MAX);
+            }
+        };
+        tokio::time::timeout(within, reaching).await.ok()
     }
 
     /// The place before the first message at or after a moment.

@@ -24,6 +24,7 @@ pub struct Metrics {
     pub hub: Arc<HubMetrics>,
     pub store: Arc<StoreMetrics>,
     pub recovery: Arc<RecoveryMetrics>,
+    pub tasks: Arc<TaskMetrics>,
     pub server: Arc<ServerMetrics>,
     pub supervise: Arc<SuperviseMetrics>,
     /// From when a message was given its number, just before its commit, to the queues of this
@@ -43,6 +44,7 @@ impl Metrics {
             hub: Arc::new(HubMetrics::new(&mut registry)),
             store: Arc::new(StoreMetrics::new(&mut registry)),
             recovery: Arc::new(RecoveryMetrics::new(&mut registry)),
+            tasks: Arc::new(TaskMetrics::new(&mut registry)),
             server: Arc::new(ServerMetrics::new(&mut registry)),
             supervise: Arc::new(SuperviseMetrics::new(&mut registry)),
             delivery_seconds: delivery_seconds.clone(),
@@ -216,6 +218,18 @@ part! {
             "Idempotency keys that were too old and are forgotten";
         partitions_dropped: Counter, "recovery_partitions_dropped",
             "Partitions dropped by retention";
+    }
+}
+
+part! {
+    /// Batch operations on this replica.
+    TaskMetrics {
+        running: Gauge, "tasks_running", "Tasks whose lease this replica holds";
+        claimed: Counter, "tasks_claimed", "Leases that this replica was given";
+        finished: Family<State, Counter>, "tasks_finished", "Tasks that this replica finished, by status";
+        lost: Counter, "tasks_lost", "Leases that were somebody else's when a report came";
+        reports: Counter, "tasks_reports", "Reports that were booked";
+        items: Family<Reason, Counter>, "tasks_items", "Items that left a hand, by what became of them";
     }
 }
 

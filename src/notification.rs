@@ -5,6 +5,7 @@
 //! | `a <epoch> <first> <last> <at_ms> <body>` | these seqs are durable; the body is their messages, or `-` for "read them" |
 //! | `s <origin> <at_ms> <body>` | signals; the origin is the replica that has already handed them out |
 //! | `o` | a transaction that published from SQL has committed |
+//! | `t <id>` | a task wants to be looked at: it may be claimed, or somebody wants something of it |
 //! | `e <epoch>` | the log has a new epoch |
 //! | `p <origin> <number>` | a pulse: a replica listens whether its listener still hears |
 //!
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Class, Draft, Epoch, Message, Priority, Seq, Timestamp, Topic};
+use crate::domain::{Class, Draft, Epoch, Message, Priority, Seq, TaskId, Timestamp, Topic};
 
 /// The one channel.
 pub const CHANNEL: &str = "tidings";
@@ -38,6 +39,7 @@ pub enum Notification {
     Announced(Announcement),
     Signals { origin: Arc<str>, messages: Vec<Message> },
     OutboxFilled,
+    TaskStirred(TaskId),
     EpochRenewed,
     Pulse { origin: Arc<str>, number: u64 },
 }
@@ -128,6 +130,22 @@ pub fn range(epoch: &str, first: Seq, last: Seq, at_ms: i64) -> String {
     format!("a {epoch} {first} {last} {at_ms} {RANGE_ONLY}")
 }
 
+/// The announcements of a batch whose place in the log is known.
+pub fn announcements(epoch: &Epoch, first: Seq, at: Timestamp, drafts: &[Draft]) -> Vec<String> {
+    let mut first = first;
+    let mut texts = Vec::new();
+    for part in parts(drafts) {
+        let next = first.plus(u64::try_from(part.count).unwrap_or(0));
+        texts.push(format!("a {epoch} {first} {} {} {}", next.previous(), at.0, part.body));
+        first = next;
+    }
+    texts
+}
+
+pub fn stirred(id: &TaskId) -> String {
+    format!("t {id}")
+}
+
 pub fn pulse(origin: &str, number: u64) -> String {
     format!("p {origin} {number}")
 }
@@ -138,6 +156,7 @@ pub fn parse(text: &str) -> Result<Notification, NotificationError> {
     match letter {
         "a" => announcement(rest).map(Notification::Announced).ok_or_else(refuse),
         "s" => signal_messages(rest).ok_or_else(refuse),
+        "t" => TaskId::parse(rest).map(Notification::TaskStirred).ok_or_else(refuse),
         "o" => Ok(Notification::OutboxFilled),
         "e" => Ok(Notification::EpochRenewed),
         "p" => {
@@ -289,6 +308,8 @@ mod tests {
             "a e 1 1 0 [[\"a b\",1,null,0,null,1,null]]",
             "s",
             "s r 1 {}",
+            "t",
+            "t A B",
             "p",
             "p r x",
         ] {

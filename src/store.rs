@@ -5,6 +5,7 @@
 
 pub mod memory;
 pub mod postgres;
+pub mod task;
 
 use std::time::Duration;
 

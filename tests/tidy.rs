@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("feed", &["domain", "frame", "hub", "log", "metrics", "store"]),
     ("publish", &["bus", "domain", "log", "metrics", "notification", "store"]),
     ("recovery", &["domain", "log", "metrics", "notification", "store"]),
+    ("tasks", &["domain", "log", "metrics", "notification", "store", "supervise"]),
     ("dsn", &[]),
     ("logging", &["config"]),
     ("config", &["domain", "dsn", "logging"]),
@@ -43,6 +44,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "server",
             "store",
             "supervise",
+            "tasks",
         ],
     ),
     (
@@ -63,6 +65,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "server",
             "store",
             "supervise",
+            "tasks",
         ],
     ),
     ("cluster", &[]),
@@ -94,6 +97,7 @@ const REASONS: &[(&str, &str, &str)] = &[
         "hub",
         "a message reaches sessions through the log only, so that order has one place",
     ),
+    ("tasks", "hub", "sessions hear of tasks through the log, like of everything else"),
     ("store", "log", "the store keeps, it does not apply"),
 ];
 

@@ -26,6 +26,7 @@ pub fn check(data: &[u8]) {
             let read = notification::parse(&written).expect("what was written is read");
             assert_eq!(read, Notification::Pulse { origin, number });
         }
+        Ok(Notification::TaskStirred(id)) => assert_eq!(text, format!("t {id}")),
         Ok(Notification::OutboxFilled | Notification::EpochRenewed) => {}
     }
 }

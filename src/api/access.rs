@@ -12,7 +12,8 @@ use super::Api;
 use super::error::{FieldError, Problem};
 use super::limits::{OriginPolicy, Place};
 use super::query::Query;
-use crate::domain::{Pattern, PatternSet, Principal};
+use crate::domain::{Pattern, PatternSet, Principal, TaskId};
+use crate::store::task::Snapshot;
 
 /// For how long a browser may remember what it was told of an origin.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
@@ -66,25 +67,54 @@ impl Api {
     }
 
     /// The patterns that were asked for, if the principal may have them, and its own topics.
-    pub fn patterns(
+    pub async fn patterns(
         &self,
         principal: &Principal,
         wanted: Vec<Pattern>,
     ) -> Result<PatternSet, Problem> {
-        self.may_subscribe(principal, &wanted)?;
+        self.may_subscribe(principal, &wanted).await?;
         let own = principal.own_topics().into_iter().map(Pattern::Exact);
         let patterns: PatternSet = own.chain(wanted).collect();
         self.check_count(patterns.len())?;
         Ok(patterns)
     }
 
-    pub fn may_subscribe(&self, principal: &Principal, wanted: &[Pattern]) -> Result<(), Problem> {
-        match wanted.iter().find(|pattern| !principal.may_subscribe(pattern)) {
-            Some(pattern) => Err(Problem::forbidden(format!(
-                "the token does not allow to subscribe to {pattern}"
-            ))),
-            None => Ok(()),
+    /// Refuses what the principal may not have.
+    pub async fn may_subscribe(
+        &self,
+        principal: &Principal,
+        wanted: &[Pattern],
+    ) -> Result<(), Problem> {
+        for pattern in wanted {
+            if !self.may_follow(principal, pattern).await? {
+                let detail = format!("the token does not allow to subscribe to {pattern}");
+                return Err(Problem::forbidden(detail));
+            }
         }
+        Ok(())
+    }
+
+    /// What the token allows, and the tasks that belong to its user.
+    pub async fn may_follow(
+        &self,
+        principal: &Principal,
+        pattern: &Pattern,
+    ) -> Result<bool, Problem> {
+        if principal.may_subscribe(pattern) {
+            return Ok(true);
+        }
+        let (Some(user), Some(id)) = (&principal.user, task_of(pattern)) else { return Ok(false) };
+        let task = self.inner.tasks.get(&id).await?;
+        Ok(task.is_some_and(|task| task.owner.as_ref() == Some(user)))
+    }
+
+    /// How the tasks among these topics stand.
+    pub async fn snapshots(&self, wanted: &[Pattern]) -> Result<Vec<Snapshot>, Problem> {
+        let mut found = Vec::new();
+        for id in wanted.iter().filter_map(task_of) {
+            found.extend(self.inner.tasks.snapshot(&id).await?);
+        }
+        Ok(found)
     }
 
     pub fn check_count(&self, topics: usize) -> Result<(), Problem> {
@@ -101,6 +131,14 @@ impl Api {
         let settings = &self.inner.settings;
         let (all_max, user_max) = (settings.sessions_max, settings.sessions_per_user_max);
         self.inner.limits.enter(principal.user.as_ref(), all_max, user_max)
+    }
+}
+
+/// The task whose topic is asked for.
+pub fn task_of(pattern: &Pattern) -> Option<TaskId> {
+    match pattern {
+        Pattern::Exact(topic) => TaskId::of_topic(topic),
+        Pattern::Prefix(_) => None,
     }
 }
 

@@ -67,6 +67,14 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+    pub fn conflict(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, "conflict", detail)
+    }
+
+    pub fn no_task() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such task")
+    }
+
     pub fn method() -> Problem {
         let detail = "this path does not take this method";
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)

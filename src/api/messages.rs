@@ -17,10 +17,17 @@ use crate::domain::{Cursor, Pattern, PatternSet, Seq, Timestamp};
 use crate::frame::Frame;
 use crate::hub::{Hub, Queue};
 use crate::server::ConnectionGuard;
+use crate::store::task::Snapshot;
 use crate::store::{Page, StoreError};
 
 /// How many bytes of messages one page of history holds, at least one message.
 const HISTORY_BYTES_MAX: usize = 1 << 20;
+
+/// How many messages a task may have had while it was read: a few a second.
+const HISTORY_TASK_MESSAGES: usize = 1_000;
+
+/// How long to wait for the log to reach what was read beside it.
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub async fn publish(
     State(api): State<Api>,
@@ -78,11 +85,19 @@ pub async fn history(
         query.refuse("topic", "is missing: at least one");
     }
     query.finish()?;
-    api.may_subscribe(&principal, &wanted)?;
+    api.may_subscribe(&principal, &wanted).await?;
+    // Whoever begins with a task is told how it stands; whoever resumes has been.
+    let told = match (&after, &since) {
+        (None, None) => api.snapshots(&wanted).await?,
+        _ => Vec::new(),
+    };
     let patterns: PatternSet = wanted.into_iter().collect();
     api.check_count(patterns.len())?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut reader = Reader::begin(&api, patterns, after, since).await?;
+    if !told.is_empty() {
+        return Ok(reader.page_of_tasks(told).await?.answer());
+    }
     let mut page = reader.page(limit).await?;
     if page.frames.is_empty() && wait_s > 0 {
         let deadline = Instant::now() + Duration::from_secs(wait_s);
@@ -174,6 +189,25 @@ impl<'a> Reader<'a> {
                 return Ok(HistoryPage { frames, cursor: self.position.clone(), more });
             }
         }
+    }
+
+    /// Tasks as they stand, and what has followed meanwhile. Other topics begin where this ends.
+    async fn page_of_tasks(&mut self, told: Vec<Snapshot>) -> Result<HistoryPage, Problem> {
+        let log = &self.api.inner.log;
+        let furthest = told.iter().map(|one| one.as_of).max().unwrap_or_default();
+        // Another replica wrote it, and this one is about to apply it: a cursor before it would
+        // lead back.
+        self.position = log.reached(furthest, REACH_TIMEOUT).await.ok_or_else(|| {
+            Problem::unavailable("this replica has not reached the task's last message yet", 1)
+        })?;
+        let page = Page { messages_max: HISTORY_TASK_MESSAGES, bytes_max: HISTORY_BYTES_MAX };
+        let mut frames = Vec::new();
+        for one in told {
+            let own = [Pattern::Exact(one.message.topic.clone())].into_iter().collect();
+            frames.push(Arc::new(Frame::new(&one.message, &one.epoch)));
+            frames.extend(log.read(&own, one.as_of, self.position.seq, page).await?.frames);
+        }
+        Ok(HistoryPage { frames, cursor: self.position.clone(), more: false })
     }
 
     /// Waits for the first message. Registers first and reads then, so that none slips by.

@@ -7,6 +7,7 @@ mod answer;
 mod fields;
 mod frame;
 mod publish;
+mod task;
 
 pub use self::answer::{
     PublishedAnswer, cursor_frame, error_frame, gap_frame, ok_frame, pong_frame, replayed_frame,
@@ -15,3 +16,6 @@ pub use self::answer::{
 pub use self::fields::{Fields, Reference};
 pub use self::frame::{ClientFrame, Operation, Subscription};
 pub use self::publish::{PublishLimits, publish_body, publish_message};
+pub use self::task::{
+    TaskLimits, WORD, claim_body, is_word, item_answer, report_body, task_answer, task_body,
+};

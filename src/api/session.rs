@@ -1,19 +1,22 @@
 //! One connected client, without a socket: frames go in, replies and items come out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 use super::Api;
+use super::access::task_of;
 use super::error::{Close, Problem};
 use super::limits::Place;
 use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
     ok_frame, pong_frame, publish_message, status_frame, welcome_frame,
 };
-use crate::domain::{Cursor, Pattern, PatternSet, Principal};
+use crate::domain::{Cursor, Pattern, PatternSet, Principal, TaskId};
 use crate::feed::{Feed, FeedError, Start};
+use crate::frame::Frame;
 
 /// How long before its token expires a session is told.
 const EXPIRY_WARNING_S: i64 = 30;
@@ -75,10 +78,13 @@ impl Session {
         cursor: Option<Cursor>,
     ) -> Result<Session, Problem> {
         let place = api.enter(&principal)?;
-        let (own, common): (Vec<_>, Vec<_>) =
-            wanted.into_iter().partition(|subscription| subscription.cursor.is_some());
+        let begins = cursor.is_none();
+        // Topics with a cursor of their own, and tasks that are begun with, come one by one.
+        let (own, common): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|subscription| {
+            subscription.cursor.is_some() || (begins && task_of(&subscription.pattern).is_some())
+        });
         let common = common.into_iter().map(|subscription| subscription.pattern).collect();
-        let patterns = api.patterns(&principal, common)?;
+        let patterns = api.patterns(&principal, common).await?;
         let start = cursor.map_or(Start::Now, Start::After);
         let feed = api.feed(patterns, start).await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
@@ -137,7 +143,7 @@ impl Session {
 
     async fn subscribe(&mut self, topics: Vec<Subscription>) -> Result<(), Problem> {
         let patterns: Vec<Pattern> = topics.iter().map(|topic| topic.pattern.clone()).collect();
-        self.api.may_subscribe(&self.principal, &patterns)?;
+        self.api.may_subscribe(&self.principal, &patterns).await?;
         let own = self.feed.patterns();
         let new: PatternSet =
             patterns.into_iter().filter(|pattern| !own.contains(pattern)).collect();
@@ -148,7 +154,25 @@ impl Session {
             return Err(FeedError::Busy.into());
         }
         for Subscription { pattern, cursor } in topics {
-            self.feed.subscribe(pattern, cursor.map_or(Start::Now, Start::After)).await?;
+            match (cursor, task_of(&pattern)) {
+                (None, Some(task)) => self.follow(pattern, &task).await?,
+                (cursor, _) => {
+                    let start = cursor.map_or(Start::Now, Start::After);
+                    self.feed.subscribe(pattern, start).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The task as it stands first, then what follows.
+    async fn follow(&mut self, pattern: Pattern, task: &TaskId) -> Result<(), Problem> {
+        match self.api.inner.tasks.snapshot(task).await? {
+            None => self.feed.subscribe(pattern, Start::Now).await?,
+            Some(snapshot) => {
+                let frame = Arc::new(Frame::new(&snapshot.message, &snapshot.epoch));
+                self.feed.follow(pattern, frame, snapshot.as_of)?;
+            }
         }
         Ok(())
     }
@@ -170,12 +194,11 @@ impl Session {
         if principal.user != self.principal.user {
             return Err(Problem::forbidden("the token is another user's: open a new session"));
         }
-        let (kept, lost): (Vec<Pattern>, Vec<Pattern>) = self
-            .feed
-            .patterns()
-            .to_vec()
-            .into_iter()
-            .partition(|pattern| principal.may_subscribe(pattern));
+        let (mut kept, mut lost) = (Vec::new(), Vec::new());
+        for pattern in self.feed.patterns().to_vec() {
+            let may = self.api.may_follow(&principal, &pattern).await?;
+            if may { kept.push(pattern) } else { lost.push(pattern) }
+        }
         let own: Vec<Pattern> = principal.own_topics().into_iter().map(Pattern::Exact).collect();
         let all: PatternSet = kept.into_iter().chain(own.iter().cloned()).collect();
         self.api.check_count(all.len())?;

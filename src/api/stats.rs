@@ -59,6 +59,12 @@ pub async fn page(
             "dropped_signals": metrics.hub.dropped_signals.get(),
             "behind": metrics.hub.behind.get(),
         },
+        "tasks": {
+            "running": metrics.tasks.running.get(),
+            "claimed": metrics.tasks.claimed.get(),
+            "lost": metrics.tasks.lost.get(),
+            "reports": metrics.tasks.reports.get(),
+        },
         "recovery": {
             "outbox_relayed": metrics.recovery.outbox_relayed.get(),
             "outbox_oldest_s": metrics.recovery.outbox_oldest_seconds.get(),

@@ -15,6 +15,7 @@ use crate::log::LogLoop;
 use crate::publish::{Lane, SignalLoop};
 use crate::recovery::Recovery;
 use crate::supervise::{Policy, Shutdown, Supervisor};
+use crate::tasks::Runner;
 
 /// How many events of the bus may wait for the log; with more the listener waits, and Postgres keeps them.
 const BUS_EVENTS_MAX: usize = 1_024;
@@ -27,6 +28,7 @@ pub struct Loops {
     pub schema: Schema,
     pub schema_known: watch::Sender<SchemaCheck>,
     pub log: LogLoops,
+    pub tasks: Runner,
     pub auth: Authenticator,
 }
 
@@ -44,6 +46,11 @@ impl Loops {
         let ready = self.schema_known.subscribe();
         start_schema(supervisor, self.schema, self.schema_known);
         self.log.start(supervisor, &ready);
+        let tasks = Arc::new(Mutex::new(self.tasks));
+        when_ready(supervisor, "tasks", &ready, move |shutdown| {
+            let tasks = tasks.clone();
+            async move { tasks.lock().await.run(&shutdown).await }
+        });
         start_keys(supervisor, self.auth);
     }
 }

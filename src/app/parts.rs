@@ -20,7 +20,9 @@ use crate::store::postgres::connect::Connector;
 use crate::store::postgres::database::PoolSettings;
 use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
+use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
+use crate::tasks::{Hosts, Secret, TaskSettings};
 
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
@@ -35,6 +37,7 @@ pub struct Backend {
     pub store: Arc<dyn LogStore>,
     pub bus: Arc<dyn Bus>,
     pub upkeep: Arc<dyn Upkeep>,
+    pub tasks: Arc<dyn TaskStore>,
     pub schema: Schema,
 }
 
@@ -64,7 +67,8 @@ impl Backend {
         Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),
-            upkeep: Arc::new(store),
+            upkeep: Arc::new(store.clone()),
+            tasks: Arc::new(store),
             schema: Schema::NotNeeded,
         }
     }
@@ -107,6 +111,7 @@ impl Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
+            tasks: Arc::new(store.clone()),
             schema: Schema::Postgres { connector: listener, store },
         })
     }
@@ -196,6 +201,23 @@ pub fn auth_settings(config: &Config) -> Result<AuthSettings, AppError> {
         issuer: config.auth.issuer.clone(),
         audience: config.auth.audience.clone(),
         dev: config.dev,
+    })
+}
+
+pub fn task_settings(config: &Config) -> Result<TaskSettings, AppError> {
+    let tasks = &config.tasks;
+    let secret =
+        |text: &crate::config::Secret| Secret::parse(text.expose()).ok_or(AppError::TaskSecrets);
+    Ok(TaskSettings {
+        replica: config.replica.as_str().into(),
+        tasks_max: tasks.tasks_max,
+        items_at_once_max: tasks.items_at_once_max,
+        lease: tasks.lease,
+        tick: tasks.tick,
+        takeovers_max: tasks.takeovers_max,
+        retention: tasks.retention,
+        hosts: Hosts::parse(&tasks.http_hosts).map_err(AppError::TaskHosts)?,
+        secrets: tasks.http_secrets.iter().map(secret).collect::<Result<_, _>>()?,
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bus, BusError, BusEvent};
-use crate::domain::{Draft, Message, Timestamp};
+use crate::domain::{Draft, Message, TaskId, Timestamp};
 use crate::notification::Announcement;
 
 /// Whose it is, and where its events go.
@@ -31,6 +31,13 @@ impl MemoryBus {
     pub fn announce(&self, announcement: &Announcement) {
         for (_, member) in self.members.lock().iter() {
             let _ = member.try_send(BusEvent::Announced(announcement.clone()));
+        }
+    }
+
+    /// Tells everybody that a task wants to be looked at.
+    pub fn stir(&self, id: &TaskId) {
+        for (_, member) in self.members.lock().iter() {
+            let _ = member.try_send(BusEvent::TaskStirred(id.clone()));
         }
     }
 }

@@ -146,6 +146,7 @@ impl PostgresBus {
                 (origin != self.origin).then_some(BusEvent::Signals(messages))
             }
             Ok(Notification::OutboxFilled) => Some(BusEvent::OutboxFilled),
+            Ok(Notification::TaskStirred(id)) => Some(BusEvent::TaskStirred(id)),
             Ok(Notification::EpochRenewed) => Some(BusEvent::EpochRenewed),
             Ok(Notification::Pulse { origin, number }) => {
                 if origin == self.origin {

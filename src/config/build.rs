@@ -28,6 +28,7 @@ pub(super) fn config(
         log: log(v),
         bus: bus(v),
         feed: feed(v),
+        tasks: tasks(v),
         memory: memory(v),
         postgres: postgres(v, env, &replica, &mut warnings),
         replica,
@@ -170,6 +171,22 @@ fn feed(v: &mut Values) -> Feed {
         replay_readers_max: v.count("replay_readers_max"),
         page_messages_max: v.count("page_messages_max"),
         page_bytes_max: v.count("page_bytes_max"),
+    }
+}
+
+fn tasks(v: &mut Values) -> Tasks {
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    Tasks {
+        tasks_max: v.count("tasks_max"),
+        items_at_once_max: v.count("task_items_at_once_max"),
+        concurrency_max: number(v.count("task_concurrency_max")),
+        items_max: v.count("task_items_max"),
+        lease: v.duration("task_lease_ms"),
+        tick: v.duration("task_tick_ms"),
+        takeovers_max: number(v.count("task_takeovers_max")),
+        retention: v.duration("task_retention_s"),
+        http_hosts: v.list("task_http_hosts"),
+        http_secrets: v.list("task_http_secrets").into_iter().map(Secret::new).collect(),
     }
 }
 

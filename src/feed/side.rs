@@ -16,18 +16,35 @@ pub struct Side {
     until: Seq,
     count: u64,
     told: bool,
+    /// Nobody asked for a replay, so none is reported.
+    quiet: bool,
 }
 
 impl Side {
     /// Subscribed from `until` on, without a replay.
     pub fn settled(pattern: Pattern, before: PatternSet, until: Seq) -> Side {
         let before = Some(before);
-        Side { pattern, before, from: until, position: until, until, count: 0, told: true }
+        Side {
+            pattern,
+            before,
+            from: until,
+            position: until,
+            until,
+            count: 0,
+            told: true,
+            quiet: false,
+        }
     }
 
     pub fn replaying(pattern: Pattern, from: Seq, until: Seq) -> Side {
         let until = until.max(from);
-        Side { pattern, before: None, from, position: from, until, count: 0, told: false }
+        let (count, told, quiet) = (0, false, false);
+        Side { pattern, before: None, from, position: from, until, count, told, quiet }
+    }
+
+    /// What follows a message that was sent out of its turn.
+    pub fn following(pattern: Pattern, from: Seq, until: Seq) -> Side {
+        Side { quiet: true, ..Side::replaying(pattern, from, until) }
     }
 
     pub fn is_replay(&self) -> bool {
@@ -63,7 +80,7 @@ impl Side {
     pub fn finished(&mut self) -> Option<(Seq, Seq, u64)> {
         let finished = !self.told && self.position >= self.until;
         self.told |= finished;
-        finished.then_some((self.from, self.until, self.count))
+        (finished && !self.quiet).then_some((self.from, self.until, self.count))
     }
 
     /// Whether a frame on the main way is this one's business.

@@ -211,6 +211,8 @@ impl<'a> Runner<'a> {
                 }
             }
             BusEvent::OutboxFilled => self.shared.outbox_filled.notify_one(),
+            // Nobody may be waiting, and that is well: whoever works on tasks looks by itself, too.
+            BusEvent::TaskStirred(id) => drop(self.shared.tasks_stirred.send(id)),
         }
     }
 

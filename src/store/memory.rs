@@ -4,6 +4,8 @@
 //! What is kept is bounded in count and bytes; the oldest go first, and `head` says so. Idempotency keys
 //! are kept for as long as told, but never more of them than messages may be: the oldest are forgotten.
 
+mod task;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,8 @@ pub struct MemorySettings {
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
+    /// Taken before `state`, never after it.
+    tasks: Arc<Mutex<task::Books>>,
     clock: Clock,
     bus: MemoryBus,
     settings: MemorySettings,
@@ -92,7 +96,8 @@ impl MemoryStore {
             keys: HashMap::new(),
             keys_by_age: VecDeque::new(),
         };
-        MemoryStore { state: Arc::new(Mutex::new(state)), clock, bus, settings }
+        let tasks = Arc::default();
+        MemoryStore { state: Arc::new(Mutex::new(state)), tasks, clock, bus, settings }
     }
 
     /// Forgets everything after a place, as a server that crashed forgets what it had not flushed.

@@ -1,7 +1,8 @@
 //! The log in Postgres.
 //!
 //! `connect` makes connections, `database` runs named statements on a pool of them, `migrate` brings
-//! the schema up, `reader` reads the log, `writer` appends to it, `upkeep` keeps it in order.
+//! the schema up, `reader` reads the log, `writer` appends to it, `upkeep` keeps it in order,
+//! `task` keeps tasks.
 //! Every statement stands in its own file under `sql/query`, listed in `query`.
 
 pub mod connect;
@@ -10,6 +11,7 @@ pub mod migrate;
 pub mod query;
 mod reader;
 mod row;
+mod task;
 mod upkeep;
 mod writer;
 

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use self::tokens::{API_KEY, Credential, Issuer, Rights};
 use crate::client::{self, Answer, Carrier};
-use crate::fleet::Replica;
+use crate::fleet::{Replica, until};
 use crate::protocol;
 
 /// What is asked for, and what it takes.
@@ -33,6 +33,11 @@ const fn get(target: &'static str, allowed: [u16; 3]) -> Endpoint {
 /// What a kubelet and Prometheus ask, who have no token.
 const fn open(target: &'static str) -> Endpoint {
     Endpoint { method: "GET", target, body: None, allowed: [200; 3], unknown: 200 }
+}
+
+/// Of a task of the user 42 that has ended.
+const fn task(target: &'static str, body: &'static str, allowed: [u16; 3]) -> Endpoint {
+    Endpoint { method: "POST", target, body: Some(body), allowed, unknown: 401 }
 }
 
 const fn post(body: &'static str, allowed: [u16; 3]) -> Endpoint {
@@ -66,12 +71,41 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/v1/ws?topics=user:42", [200, 403, 200]),
     get("/v1/ws", [200, 200, 200]),
     get("/v1/stats", [403, 403, 200]),
+    task("/v1/tasks", r#"{"action":"a","items":["a"],"executor":{"type":"simulate"}}"#, [202; 3]),
+    task("/v1/tasks", OF_42, [202, 403, 202]),
+    task("/v1/tasks", AS_SERVER, [403, 403, 202]),
+    task("/v1/tasks/claim", r#"{"actions":["none"],"worker":"w"}"#, [204; 3]),
+    get("/v1/tasks", [200, 200, 200]),
+    get("/v1/tasks?owner=42", [200, 403, 200]),
+    get("/v1/tasks?owner=43", [403, 200, 200]),
+    get("/v1/tasks/{task}", [200, 403, 200]),
+    get("/v1/tasks/{task}/items", [200, 403, 200]),
+    task("/v1/tasks/{task}/cancel", "", [409, 403, 409]),
+    task("/v1/tasks/{task}/pause", "", [409, 403, 409]),
+    task("/v1/tasks/{task}/resume", "", [409, 403, 409]),
+    task("/v1/tasks/{task}/retry", "", [409, 403, 409]),
+    task("/v1/tasks/{task}/report", r#"{"term":7}"#, [409, 403, 409]),
+    task("/v1/tasks/{task}/finish", r#"{"term":7}"#, [409, 403, 409]),
+    get("/v1/messages?topic=task:{task}", [200, 403, 200]),
+    get("/v1/messages?topic=task:*", [403, 403, 200]),
+    get("/v1/sse?topics=task:{task}", [200, 403, 200]),
+    get("/v1/ws?topics=task:{task}", [200, 403, 200]),
+    get("/v1/ws?topics=task:none", [403, 403, 200]),
     open("/livez"),
     open("/readyz"),
     open("/metrics"),
 ];
 
+const OF_42: &str = r#"{"action":"a","items":["a"],"owner":"42","executor":{"type":"simulate"}}"#;
+
+/// With the reach of the server.
+const AS_SERVER: &str = r#"{"action":"a","items":["a"],"retries":0,"executor":{"type":"http","url":"http://127.0.0.1:1/"}}"#;
+
 impl Endpoint {
+    fn target(&self, task: &str) -> String {
+        self.target.replace("{task}", task)
+    }
+
     fn expected(&self, credential: &Credential) -> u16 {
         match credential.rights {
             Rights::None => self.unknown,
@@ -82,8 +116,31 @@ impl Endpoint {
     }
 }
 
-async fn ask(replica: &Replica, endpoint: &Endpoint, carrier: Carrier, token: &str) -> Answer {
-    client::ask(&replica.url, endpoint.method, endpoint.target, endpoint.body, carrier, token).await
+async fn ask(
+    replica: &Replica,
+    endpoint: &Endpoint,
+    task: &str,
+    carrier: Carrier,
+    token: &str,
+) -> Answer {
+    let target = endpoint.target(task);
+    client::ask(&replica.url, endpoint.method, &target, endpoint.body, carrier, token).await
+}
+
+/// A task of the user 42 that has ended.
+async fn ended_task(replica: &Replica) -> String {
+    let ask = |method, target: String, body| async move {
+        client::ask(&replica.url, method, &target, body, Carrier::Header, API_KEY).await
+    };
+    let submitted = ask("POST", "/v1/tasks".to_owned(), Some(OF_42)).await;
+    assert_eq!(submitted.status, 202, "{submitted:?}");
+    let task: serde_json::Value = serde_json::from_str(&submitted.text).unwrap();
+    let id = task["id"].as_str().unwrap().to_owned();
+    until("the task has ended", async || {
+        ask("GET", format!("/v1/tasks/{id}"), None).await.text.contains("completed")
+    })
+    .await;
+    id
 }
 
 async fn matrix(issuer: &Issuer) {
@@ -92,6 +149,7 @@ async fn matrix(issuer: &Issuer) {
     let settings: Vec<(&str, &str)> =
         settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut replica = Replica::start("replica-1", "", &settings).await;
+    let task = ended_task(&replica).await;
     let mut wrong = Vec::new();
     for credential in issuer.credentials() {
         for endpoint in ENDPOINTS {
@@ -102,7 +160,7 @@ async fn matrix(issuer: &Issuer) {
             // `Bearer` and nothing after it is malformed.
             carriers.retain(|carrier| !credential.token.is_empty() || *carrier != Carrier::Header);
             for carrier in carriers {
-                let came = ask(&replica, endpoint, carrier, &credential.token).await;
+                let came = ask(&replica, endpoint, &task, carrier, &credential.token).await;
                 let expected = endpoint.expected(&credential);
                 if came.status != expected {
                     let (what, target) = (credential.what, endpoint.target);
@@ -151,7 +209,7 @@ async fn every_endpoint_holds_with_an_edwards_key() {
 
 #[test]
 fn no_endpoint_is_missing_here() {
-    let path = |target: &str| target.split('?').next().unwrap().to_owned();
+    let path = |target: &str| target.split('?').next().unwrap().replace("{task}", "{id}");
     let asked: BTreeSet<(String, String)> = ENDPOINTS
         .iter()
         .map(|endpoint| (endpoint.method.to_owned(), path(endpoint.target)))
@@ -164,7 +222,7 @@ async fn without_a_token_only_health_and_metrics_answer() {
     let settings = [("TIDINGS_DEV", "false"), ("TIDINGS_API_KEYS", API_KEY)];
     let replica = Replica::start("replica-1", "", &settings).await;
     for endpoint in ENDPOINTS {
-        let came = ask(&replica, endpoint, Carrier::Nothing, "").await;
+        let came = ask(&replica, endpoint, "none", Carrier::Nothing, "").await;
         // A WebSocket without a token may still say hello; it has to, before anything else.
         let expected = if endpoint.target.starts_with("/v1/ws") { 0 } else { endpoint.unknown };
         assert_eq!(came.status, expected, "{}: {came:?}", endpoint.target);

@@ -5,6 +5,7 @@ mod cursors;
 mod documents;
 mod limits;
 mod raw;
+mod tasks;
 mod wire;
 
 use serde_json::json;

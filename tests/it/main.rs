@@ -33,5 +33,7 @@ mod schema;
 mod settings;
 mod signals;
 mod slow;
+mod task_contract;
+mod tasks;
 mod upkeep;
 mod writer;

@@ -63,7 +63,7 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
 }
 
 fn requested(example: &Example) -> Vec<(String, String)> {
-    let path = |target: &str| target.split('?').next().unwrap().to_owned();
+    let path = |target: &str| target.split('?').next().unwrap().replace("{task}", "{id}");
     let words = |line: &str| {
         let mut words = line.split(' ');
         (words.next().unwrap().to_owned(), words.next().map(path).unwrap_or_default())
@@ -161,6 +161,8 @@ fn the_document_says_how_many_seconds_and_bytes_as_the_settings_do() {
         ("header_timeout_s", "75"),
         ("topics_per_session_max", "100"),
         ("frames_per_s_max", "50"),
+        ("task_items_max", "100000"),
+        ("task_concurrency_max", "200"),
         ("sessions_max", "20000"),
         ("sessions_per_user_max", "100"),
         ("connections_max", "24000"),

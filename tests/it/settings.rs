@@ -18,6 +18,7 @@ mod publish;
 mod replica;
 mod scans;
 mod server;
+mod tasks;
 
 use tidings::config::SETTINGS;
 
@@ -87,6 +88,17 @@ const SHOWN: &[Shown] = shown! {
     "replay_readers_max": feed::so_many_replays_read_the_database_at_once;
     "page_messages_max": feed::a_replay_is_read_in_pages;
     "page_bytes_max": feed::a_replay_is_read_in_pages;
+    "tasks_max": tasks::so_many_tasks_are_worked_on_at_once;
+    "task_items_at_once_max": tasks::so_many_items_are_in_hand_at_once;
+    "task_concurrency_max": tasks::more_concurrency_is_answered_422;
+    "task_items_max": tasks::more_items_are_answered_413;
+    "task_lease_ms": tasks::a_lease_lasts_so_long;
+    "task_tick_ms": tasks::what_was_not_announced_is_found_by_the_tick;
+    "task_takeovers_max": tasks::so_many_leases_may_run_out;
+    "task_retention_s": tasks::tasks_that_ended_too_long_ago_are_gone;
+    "task_http_hosts": tasks::hosts_that_are_not_listed_are_not_asked,
+        crate::tasks::http::nobody_reaches_inside_the_network;
+    "task_http_secrets": crate::tasks::http::an_item_is_a_request_with_its_name_data_and_secrets;
     "memory_messages_max": memory::what_memory_does_not_keep_is_gone;
     "memory_bytes_max": memory::what_memory_does_not_keep_is_gone;
     "database_url": postgres::the_log_is_in_the_database_that_is_named;

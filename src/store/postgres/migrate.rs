@@ -12,8 +12,10 @@ use super::connect::{Connector, classify};
 use crate::store::StoreError;
 
 /// The files, in order. A file's name is its version.
-pub const MIGRATIONS: &[(&str, &str)] =
-    &[("0001_log", include_str!("../../../sql/schema/0001_log.sql"))];
+pub const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_log", include_str!("../../../sql/schema/0001_log.sql")),
+    ("0002_task", include_str!("../../../sql/schema/0002_task.sql")),
+];
 
 /// The advisory lock; the number spells "tidings" and is used for nothing else.
 const LOCK: i64 = 0x0074_6964_696e_6773;

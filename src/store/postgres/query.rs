@@ -53,5 +53,18 @@ queries! {
     PARTITION_AHEAD = "partition_ahead" [];
     PARTITION_EXPIRE = "partition_expire" [INT4];
     PARTITION_DROP = "partition_drop" [INT8];
+    TASK_SUBMIT = "task_submit" [TEXT, TEXT, TEXT, TEXT, BOOL, INT4, INT4, INT4, BOOL, TEXT, TEXT, TEXT_ARRAY, TEXT_ARRAY];
+    TASK_GET = "task_get" [TEXT];
+    TASK_LIST = "task_list" [TEXT, TEXT, TEXT, TEXT, INT8];
+    TASK_ITEMS = "task_items" [TEXT, TEXT, TEXT, INT8];
+    TASK_SNAPSHOT = "task_snapshot" [TEXT];
+    TASK_CLAIM = "task_claim" [TEXT, INT8, INT4, INT4, TEXT_ARRAY, TEXT];
+    TASK_REPORT = "task_report" [TEXT, INT8, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT, TEXT];
+    TASK_CANCEL = "task_cancel" [TEXT];
+    TASK_PAUSE = "task_pause" [TEXT];
+    TASK_RESUME = "task_resume" [TEXT];
+    TASK_RETRY = "task_retry" [TEXT];
+    TASK_ANNOUNCE = "task_announce" [TEXT_ARRAY];
+    TASK_EXPIRE = "task_expire" [FLOAT8, INT8];
     IDEMPOTENCY_EXPIRE = "idempotency_expire" [INT8];
 }

@@ -129,6 +129,7 @@ impl Issuer {
         let mut settings = vec![
             ("TIDINGS_DEV", "false".to_owned()),
             ("TIDINGS_API_KEYS", API_KEY.to_owned()),
+            ("TIDINGS_TASK_HTTP_HOSTS", "127.0.0.1:1".to_owned()),
             ("TIDINGS_JWT_ISSUER", ISSUER.to_owned()),
             ("TIDINGS_JWT_AUDIENCE", AUDIENCE.to_owned()),
             ("TIDINGS_JWT_ALGORITHM", format!("{:?}", self.algorithm)),

@@ -21,6 +21,9 @@ pub struct Stage {
     pub replica: Replica,
     /// The last cursor that an answer carried.
     pub cursor: String,
+    /// The last task that an answer showed, and the last term that was given for one.
+    task: String,
+    term: String,
     /// Whether it was told to leave: a second time would mean at once.
     pub leaving: bool,
 }
@@ -74,7 +77,8 @@ impl Stage {
         ];
         all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let replica = Replica::start("replica-1", database_url, &all).await;
-        Stage { replica, cursor: String::new(), leaving: false }
+        let (cursor, task, term) = <(String, String, String)>::default();
+        Stage { replica, cursor, task, term, leaving: false }
     }
 
     /// Puts in what the braces stand for.
@@ -99,12 +103,20 @@ impl Stage {
             .replace("{expiring}", &token("42", 3))
             .replace("{expired}", &token("42", -3600))
             .replace("{cursor}", &self.cursor)
+            .replace("{task}", &self.task)
+            .replace("{term}", &self.term)
             .replace("{1 MiB}", &format!("\"{}\"", "x".repeat(1 << 20)))
     }
 
     pub fn learn(&mut self, value: &Value) {
         if let Some(cursor) = expect::last_cursor(value) {
             self.cursor = cursor;
+        }
+        if let (Some(id), Some(_)) = (value["id"].as_str(), value.get("attempt")) {
+            self.task = id.to_owned();
+        }
+        if let Some(term) = value["term"].as_u64() {
+            self.term = term.to_string();
         }
     }
 }
