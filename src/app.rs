@@ -132,14 +132,15 @@ impl Replica {
         };
         let address = bound(&server, address)?;
 
-        let recovery =
-            Recovery::new(RecoverySettings::default(), backend.upkeep, log.clone(), metrics);
+        let settings = RecoverySettings::default();
+        let recovery = Recovery::new(settings, backend.upkeep, log.clone(), metrics.clone());
         let loops = Loops {
             schema: backend.schema,
             schema_known,
             log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
             tasks: task_runner,
             auth,
+            metrics,
         };
         loops.start(&supervisor);
         let drain = config.server.drain;
