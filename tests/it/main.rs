@@ -2,6 +2,7 @@
 //! replicas on one database, and over the real binary.
 
 mod auth;
+mod bus_contract;
 mod check;
 mod cli;
 mod client;
