@@ -49,17 +49,6 @@ async fn postgres() -> Subject {
     Subject { members: [member("one"), member("two")], log: Arc::new(store) }
 }
 
-macro_rules! suite {
-    ($($test:ident)*) => {
-        mod over_memory {
-            $(#[tokio::test] async fn $test() { super::$test(super::memory().await).await; })*
-        }
-        mod over_postgres {
-            $(#[tokio::test] async fn $test() { super::$test(super::postgres().await).await; })*
-        }
-    };
-}
-
 suite! {
     a_member_is_told_first_that_it_listens
     what_is_written_is_announced_to_everybody
