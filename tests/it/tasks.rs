@@ -1,5 +1,6 @@
 //! Tasks through the real binary, on several replicas over one Postgres.
 
+mod cli;
 mod cost;
 mod external;
 mod faults;
@@ -9,6 +10,7 @@ mod scenarios;
 mod storm;
 mod watcher;
 mod wishes;
+mod work;
 
 use std::collections::HashMap;
 
