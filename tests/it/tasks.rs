@@ -6,6 +6,7 @@ mod external;
 mod faults;
 pub mod http;
 mod items;
+pub mod kubernetes;
 mod scenarios;
 mod storm;
 mod watcher;
