@@ -1,7 +1,7 @@
 //! `tidings task`: submitted, shown, changed and watched from a shell.
 
 use super::*;
-use crate::commands::{Ran, Running, said, tidings};
+use crate::commands::{Ran, Running, loses_answers, said, tidings};
 use crate::harness;
 
 async fn on(url: &str, args: &[&str]) -> Ran {
@@ -58,6 +58,16 @@ async fn a_task_is_submitted_shown_and_changed_from_a_shell() {
     assert!(shown.contains("status    cancelled") && shown.contains("3 cancelled"), "{shown}");
     let retried = on(url, &["retry", id, "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&retried.out).unwrap()["attempt"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_whose_answer_is_lost_is_there_once() {
+    let replica = Replica::in_memory("cli", QUICK).await;
+    let lossy = loses_answers(replica.url.strip_prefix("http://").unwrap()).await;
+    let both = format!("http://{lossy},{}", replica.url);
+    let ran = on(&both, &["submit", "try", "a", "--executor", "external"]).await;
+    assert!(ran.code == 0 && ran.out.trim().ends_with("\tduplicate"), "{} {}", ran.out, ran.err);
+    assert_eq!(on(&replica.url, &["list"]).await.out.lines().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
