@@ -45,6 +45,8 @@ pub enum AppError {
     TaskHosts(String),
     #[error("task_http_secrets: each must be name@host=value")]
     TaskSecrets,
+    #[error("task_kubernetes: {0}")]
+    TaskKubernetes(String),
     #[error(transparent)]
     Dsn(#[from] crate::dsn::DsnError),
 }
@@ -93,7 +95,8 @@ impl Replica {
             backend.tasks.clone(),
             log.clone(),
             metrics.clone(),
-        );
+        )
+        .map_err(AppError::TaskKubernetes)?;
         let auth = Authenticator::new(parts::auth_settings(config)?, clock.clone())?;
         let (schema_known, schema) = watch::channel(SchemaCheck::Unknown);
         let api = Api::new(Inner {

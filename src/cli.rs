@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use crate::config::{self, Config, Flags};
 use crate::demo;
@@ -21,7 +21,9 @@ mod publish;
 mod serve;
 mod server;
 mod tail;
+mod task;
 mod token;
+mod work;
 
 pub use document::commands_markdown;
 use failure::Failure;
@@ -55,6 +57,8 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         "publish" => read::<publish::Publish>(matches)?.run().await,
         "tail" => read::<tail::Tail>(matches)?.run().await,
+        "task" => read::<task::TaskCommand>(matches)?.run().await,
+        "work" => read::<work::Work>(matches)?.run().await,
         "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
         "migrate" => migrate::run(&load(matches)?).await,
@@ -86,6 +90,12 @@ fn command() -> Command {
         .subcommand(tail::Tail::augment_args(
             Command::new("tail").about("Follows topics, one line a message; comes back by itself"),
         ))
+        .subcommand(
+            task::TaskCommand::augment_subcommands(Command::new("task").about(task::ABOUT))
+                .subcommand_required(true)
+                .arg_required_else_help(true),
+        )
+        .subcommand(work::Work::augment_args(Command::new("work").about(work::ABOUT)))
         .subcommand(check::Check::augment_args(Command::new("check").about(check::ABOUT)))
         .subcommand(token::Token::augment_args(with_settings(
             "token",

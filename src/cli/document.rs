@@ -16,9 +16,20 @@ Commands marked *settings* take each of the [settings](settings.md) as well.
 "
     .to_owned();
     for command in super::command().get_subcommands() {
-        page.push_str(&entry(command));
+        entries(&mut page, "", command);
     }
     page
+}
+
+/// A command, or the commands that it is made of.
+fn entries(page: &mut String, before: &str, command: &Command) {
+    let name = format!("{before}{}", command.get_name());
+    if !command.has_subcommands() {
+        return page.push_str(&entry(&name, command));
+    }
+    for inner in command.get_subcommands() {
+        entries(page, &format!("{name} "), inner);
+    }
 }
 
 fn is_setting(arg: &Arg) -> bool {
@@ -27,15 +38,14 @@ fn is_setting(arg: &Arg) -> bool {
     named(long) || long.strip_suffix("-file").is_some_and(named) || long == "config"
 }
 
-fn entry(command: &Command) -> String {
+fn entry(name: &str, command: &Command) -> String {
     let mut command = command.clone();
     command.build();
     let args = command.get_arguments().filter(|arg| !arg.is_hide_set() && arg.get_id() != "help");
     let (settings, own): (Vec<&Arg>, Vec<&Arg>) = args.partition(|arg| is_setting(arg));
-    let name = command.get_name();
     let mut usage = format!("tidings {name}");
     for arg in own.iter().filter(|arg| arg.is_positional()) {
-        usage.push(' ');
+        usage.push_str(if arg.is_last_set() { " -- " } else { " " });
         usage.push_str(&arg.to_string());
     }
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();

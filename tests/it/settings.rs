@@ -99,6 +99,9 @@ const SHOWN: &[Shown] = shown! {
     "task_http_hosts": tasks::hosts_that_are_not_listed_are_not_asked,
         crate::tasks::http::nobody_reaches_inside_the_network;
     "task_http_secrets": crate::tasks::http::an_item_is_a_request_with_its_name_data_and_secrets;
+    "task_kubernetes": crate::tasks::kubernetes::nodes_are_cordoned_labelled_and_tainted_though_others_change_them_too,
+        crate::tasks::kubernetes::a_context_says_as_whom;
+    "task_kubernetes_context": crate::tasks::kubernetes::a_context_says_as_whom;
     "memory_messages_max": memory::what_memory_does_not_keep_is_gone;
     "memory_bytes_max": memory::what_memory_does_not_keep_is_gone;
     "database_url": postgres::the_log_is_in_the_database_that_is_named;
