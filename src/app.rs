@@ -192,7 +192,8 @@ pub async fn serve(
     listening: impl FnOnce(std::net::SocketAddr),
 ) -> Result<u8, AppError> {
     let files = descriptors::raise();
-    if let Some(warning) = descriptors::warning(files, config.server.connections_max) {
+    let warning = descriptors::warning(files, config.server.connections_max);
+    if let Some(warning) = warning.filter(|_| !config.dev) {
         tracing::warn!("{warning}");
     }
     let replica = Replica::start(config, Clock::system()).await?;
