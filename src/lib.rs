@@ -41,6 +41,8 @@ pub mod tasks;
 pub mod api;
 /// Puts the parts together into a running replica.
 pub mod app;
+/// Measures an installation from outside: how fast, and at what cost.
+pub mod bench;
 /// Checks an installation from outside: that what was published is delivered, once and in order.
 pub mod check;
 /// The command line.

@@ -71,12 +71,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("cluster", &[]),
     ("client", &["domain"]),
+    ("bench", &["client", "domain"]),
     ("check", &["client", "domain", "store"]),
     ("demo", &["client", "cluster"]),
     (
         "cli",
         &[
-            "app", "auth", "bus", "check", "client", "clock", "cluster", "config", "demo",
+            "app", "auth", "bench", "bus", "check", "client", "clock", "cluster", "config", "demo",
             "domain", "dsn", "logging", "store",
         ],
     ),
@@ -209,7 +210,7 @@ fn the_domain_needs_std_alone() {
 
 #[test]
 fn files_fit_the_head() {
-    for root in ["src", "tests", "fuzz/src", "fuzz/targets"] {
+    for root in ["src", "tests", "benches", "fuzz/src", "fuzz/targets"] {
         for path in files(root, ".rs") {
             let name = name(&path);
             let text = fs::read_to_string(&path).unwrap();
