@@ -39,7 +39,12 @@ pub fn run(wanted: &Conduct) -> Result<(), Failure> {
         false => plan.cases(),
     };
     let only = wanted.only.as_deref().unwrap_or_default();
-    let cases: Vec<Case> = cases.into_iter().filter(|case| case.name().contains(only)).collect();
+    let mut cases: Vec<Case> =
+        cases.into_iter().filter(|case| case.name().contains(only)).collect();
+    if !wanted.contenders.is_empty() {
+        let is_wanted = |contender: &Contender| wanted.contenders.contains(&contender.name());
+        cases.iter_mut().for_each(|case| case.contenders.retain(is_wanted));
+    }
     let machine = machine::look()?;
     let out = wanted.out.join(if wanted.growth { "growth" } else { "run" });
     std::fs::create_dir_all(&out)?;

@@ -33,6 +33,7 @@ pub fn look() -> Result<Machine, Failure> {
     let kib: u64 = memory.split_whitespace().next().unwrap_or_default().parse().unwrap_or(0);
     let dirty = said("git", &["status", "--porcelain", "--", "src", "sql", "benches"]);
     let commit = said("git", &["rev-parse", "--short", "HEAD"]).unwrap_or_default();
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     // The path of the program says nothing to others.
     let args: Vec<String> = std::env::args().skip(1).collect();
     Ok(Machine {
@@ -41,11 +42,9 @@ pub fn look() -> Result<Machine, Failure> {
         cores: std::thread::available_parallelism()?.get(),
         processor: field("/proc/cpuinfo", "model name").unwrap_or_default(),
         memory_gib: kib.div_ceil(1 << 20),
-        kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
-            .unwrap_or_default()
-            .trim()
-            .to_owned(),
-        postgres: said("psql", &["--version"]).unwrap_or_default(),
+        // What follows the number is somebody's own build.
+        kernel: kernel.split('-').next().unwrap_or_default().trim().to_owned(),
+        postgres: said("psql", &["--version"]).unwrap_or_default().replace("psql ", ""),
     })
 }
 

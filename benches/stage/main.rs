@@ -45,6 +45,9 @@ pub struct Conduct {
     /// Only shapes whose words hold this: fanout, unicast, 5000/s, …
     #[arg(long)]
     only: Option<String>,
+    /// Only these contenders: ws-floor, pg-floor, tidings, tidings-3, …
+    #[arg(long, value_delimiter = ',')]
+    contenders: Vec<String>,
     /// Divides numbers of connections, rates and items, for a look whether everything runs
     #[arg(long, default_value = "1")]
     small: usize,

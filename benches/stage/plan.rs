@@ -29,7 +29,7 @@ impl Contender {
             Contender::WsFloor => "ws-floor".to_owned(),
             Contender::PgFloor => "pg-floor".to_owned(),
             Contender::Tidings(1) => "tidings".to_owned(),
-            Contender::Tidings(replicas) => format!("tidings × {replicas}"),
+            Contender::Tidings(replicas) => format!("tidings-{replicas}"),
         }
     }
 }

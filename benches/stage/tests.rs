@@ -31,6 +31,7 @@ fn wanted(out: PathBuf) -> Conduct {
         rounds: 1,
         seconds: 0.2,
         only: None,
+        contenders: Vec::new(),
         small: 200,
         growth: false,
         log_rows_max: 0,
@@ -64,11 +65,11 @@ fn a_whole_run_measures_every_contender_and_writes_its_pages() {
     let only = |only: &str| Conduct { only: Some(only.to_owned()), ..wanted(out.clone()) };
     conduct::run(&only("unicast 5 at 25/s")).unwrap();
     let page = std::fs::read_to_string(out.join("run/README.md")).unwrap();
-    for contender in ["ws-floor", "pg-floor", "tidings", "tidings × 3"] {
+    for contender in ["ws-floor", "pg-floor", "tidings", "tidings-3"] {
         assert!(page.contains(&format!(" {contender} |")), "{contender}: {page}");
     }
     assert!(page.contains("| lost | 0 | 0 | 0 | 0 |"), "{page}");
-    assert!(page.contains("CPU of replicas and Postgres a message"), "{page}");
+    assert!(page.contains("3 replicas: p99_ms, × pg-floor"), "{page}");
     let round = std::fs::read_to_string(out.join("run/round-1.json")).unwrap();
     let round: serde_json::Value = serde_json::from_str(&round).unwrap();
     assert_eq!(round["measured"].as_array().unwrap().len(), 4);

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use hdrhistogram::Histogram;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::installation::pattern;
-use super::meter::{micros, stamp_of, stamped};
+use super::meter::{histogram, micros, stamp_of, stamped};
 use super::pace::Pace;
 use super::returning::mark;
 use super::{Away, BenchError, Contender, Figures, Installation, Letter, Meter, run_name};
@@ -85,7 +84,7 @@ fn figures(published: &[u64], all: &[Seen]) -> Result<Figures, BenchError> {
     figures.add("lost", all.iter().map(lost).sum::<usize>() as f64);
     figures.add("doubled", all.iter().map(|seen| seen.doubled).sum::<u64>() as f64);
     let mut tell = |name: &str, pick: fn(&Seen) -> &[Duration]| {
-        let mut times = Histogram::<u64>::new(3).map_err(|e| BenchError::Failed(e.to_string()))?;
+        let mut times = histogram()?;
         all.iter().flat_map(pick).for_each(|t| times.saturating_record(micros(*t)));
         figures.add(format!("{name}_p50_ms"), times.value_at_percentile(50.0) as f64 / 1e3);
         figures.add(format!("{name}_max_ms"), times.max() as f64 / 1e3);

@@ -35,14 +35,12 @@ struct Shard {
 
 impl Meter {
     pub fn new() -> Result<Meter, BenchError> {
-        let histogram = || Histogram::new_with_bounds(1, LATENCY_US_MAX, 3);
         let shard = |_| {
             let latencies = Mutex::new(histogram()?);
             Ok(Shard { heard: AtomicU64::new(0), latencies })
         };
-        let shards: Result<Vec<Shard>, hdrhistogram::CreationError> =
-            (0..SHARDS).map(shard).collect();
-        let shards = shards.map_err(|error| BenchError::Failed(error.to_string()))?;
+        let shards: Result<Vec<Shard>, BenchError> = (0..SHARDS).map(shard).collect();
+        let shards = shards?;
         let began = Instant::now();
         Ok(Meter { began, shards, from_us: AtomicU64::new(0), until_us: AtomicU64::new(u64::MAX) })
     }
@@ -104,6 +102,12 @@ impl Meter {
         }
         figures.add("max_ms", all.max() as f64 / 1e3);
     }
+}
+
+/// For latencies in microseconds. It never grows: whatever is longer is told as its longest.
+pub fn histogram() -> Result<Histogram<u64>, BenchError> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
+        .map_err(|error| BenchError::Failed(error.to_string()))
 }
 
 pub fn micros(duration: Duration) -> u64 {

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use hdrhistogram::Histogram;
 use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
 
-use super::meter::{micros, stamped};
+use super::meter::{histogram, micros, stamped};
 use super::{BenchError, Contender, Figures, Installation, Letter, Processes, Returning, run_name};
 use crate::client::Outgoing;
 use crate::domain::Cursor;
@@ -50,7 +49,7 @@ pub async fn measure(
             }
         })
         .collect();
-    let mut times = Histogram::<u64>::new(3).map_err(|e| BenchError::Failed(e.to_string()))?;
+    let mut times = histogram()?;
     let mut open = Vec::with_capacity(returning.listeners);
     while let Some(one) = back.next().await {
         let (after, kept) = one?;

@@ -45,8 +45,10 @@ async fn every_shape_is_measured_across_replicas_and_nothing_is_lost() {
     assert_eq!(figure(&measured[0], "lost"), 0.0);
     assert!(measured[0]["shape"].as_str().unwrap().contains("to the limit, 5 a request"));
     assert!(figure(&measured[1], "back_all_ms") >= figure(&measured[1], "back_p50_ms"));
+    assert!(figure(&measured[1], "back_p50_ms") > 0.1, "{measured:?}");
     assert_eq!((figure(&measured[2], "lost"), figure(&measured[2], "doubled")), (0.0, 0.0));
     assert!(figure(&measured[2], "messages") > 10.0);
+    assert!(figure(&measured[2], "first_missed_p50_ms") > 0.1, "{measured:?}");
     assert!(figure(&measured[3], "items_per_s") > 0.0);
 }
 
