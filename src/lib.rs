@@ -13,6 +13,9 @@ pub mod metrics;
 /// The lives of loops: who runs, who is started again, and how everything ends.
 pub mod supervise;
 
+/// Wake-ups within one that are cheap to wait for.
+pub mod wake;
+
 /// What carries wake-ups between replicas: a contract, in memory and in Postgres.
 pub mod bus;
 /// What goes through NOTIFY.

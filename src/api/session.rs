@@ -32,6 +32,7 @@ pub struct Session {
 }
 
 /// What the session was told of the replica's sight of the log.
+#[derive(Clone)]
 pub struct Health {
     degraded: watch::Receiver<bool>,
     told: bool,
