@@ -6,14 +6,15 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
 
 use super::installation::pattern;
-use super::{BenchError, Figures, Installation, Processes, Task, run_name};
-use crate::client::{Event, Submission};
+use super::{BenchError, Figures, Installation, Processes, run_name};
+use crate::client::{Event, Submission, Task};
+use crate::domain::TaskStatus;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub async fn measure(
     installation: &Installation,
-    task: &Task,
+    task: &super::Task,
     processes: &Processes,
 ) -> Result<Figures, BenchError> {
     let (client, name) = (installation.client(), run_name());
@@ -42,8 +43,8 @@ pub async fn measure(
         loop {
             let Event::Message(received) = tail.next().await? else { continue };
             told += 1;
-            let read = crate::client::Task::read(&received.data);
-            if let Some(read) = read.filter(crate::client::Task::is_over) {
+            let read = Task::read(&received.data);
+            if let Some(read) = read.filter(|task| task.ended().is_some()) {
                 return Ok::<_, BenchError>(read);
             }
         }
@@ -51,7 +52,7 @@ pub async fn measure(
     let late = |_| BenchError::Failed("the task was not over in time".to_owned());
     let finished = timeout(PATIENCE, finishing).await.map_err(late)??;
     let took_s = began.elapsed().as_secs_f64();
-    if !finished.is_completed() {
+    if finished.ended() != Some(TaskStatus::Completed) {
         return Err(BenchError::Failed(format!("the task ended as {}", finished.status)));
     }
     let mut figures = Figures::default();
