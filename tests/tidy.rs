@@ -28,7 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("logging", &["clock", "config", "domain"]),
     ("config", &["domain", "dsn", "logging"]),
     ("auth", &["clock", "config", "domain"]),
-    ("server", &["config", "metrics", "supervise"]),
+    ("server", &["config", "metrics", "supervise", "wake"]),
     (
         "api",
         &[

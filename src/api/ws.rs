@@ -37,8 +37,9 @@ use crate::wake::Gate;
 /// The one subprotocol.
 const PROTOCOL: &str = "tidings.v1";
 
-/// A socket with the default buffer of 128 KiB costs fourteen times the memory.
-const READ_BUFFER_BYTES: usize = 4 << 10;
+/// What one read takes at most, and what an idle socket holds. Clients say little: a longer frame is
+/// read in several steps. The default of 128 KiB costs fourteen times the memory.
+const READ_BUFFER_BYTES: usize = 1 << 10;
 
 /// What is gathered before it is written. The buffer grows to it when there is much to say.
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
