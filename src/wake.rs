@@ -58,14 +58,16 @@ pub struct Gate {
     waker: Waker,
 }
 
-impl Gate {
-    /// Open, so that what stands behind it is asked once.
-    pub fn new() -> Gate {
+/// Open, so that what stands behind it is asked once.
+impl Default for Gate {
+    fn default() -> Gate {
         let flag = Arc::new(Flag::default());
         flag.raise();
         Gate { waker: flag.clone().into(), flag }
     }
+}
 
+impl Gate {
     /// Something behind it was changed by others: it is asked again.
     pub fn open(&self) {
         self.flag.raise();
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_stands_behind_a_gate_is_asked_when_it_woke_it_and_not_before() {
-        let (gate, notify) = (Gate::new(), tokio::sync::Notify::new());
+        let (gate, notify) = (Gate::default(), tokio::sync::Notify::new());
         let outer = Arc::new(Flag::default());
         let waker = Waker::from(outer.clone());
         let cx = Context::from_waker(&waker);
@@ -134,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_was_ready_is_asked_again() {
-        let (gate, waker) = (Gate::new(), noop_waker());
+        let (gate, waker) = (Gate::default(), noop_waker());
         let cx = Context::from_waker(&waker);
         assert!(gate.poll(&cx, |_| Poll::Ready(())).is_ready());
         assert!(gate.poll(&cx, |_| Poll::Ready(())).is_ready());

@@ -219,7 +219,7 @@ impl Socket {
         let mut next_heartbeat = pin!(sleep_until(Instant::now() + heartbeat));
         let mut next_expiry = pin!(sleep_until(Instant::now()));
         // What wakes a session is mostly a message; the others are asked when they did.
-        let (reading, beside) = (Gate::new(), Gate::new());
+        let (reading, beside) = (Gate::default(), Gate::default());
         let mut publishes = FuturesUnordered::new();
         let mut items = Vec::new();
         let mut last_heard = Instant::now();

@@ -64,7 +64,7 @@ pub(super) fn serve(
         let mut cut = pin!(guard.cut().cancelled());
         let mut stalled = pin!(guard.stalled().cancelled());
         // Every request wakes the connection several times, and none of these.
-        let (gate, mut is_closing) = (Gate::new(), false);
+        let (gate, mut is_closing) = (Gate::default(), false);
         let ended = loop {
             let aside = poll_fn(|cx| {
                 gate.poll(cx, |cx| {
