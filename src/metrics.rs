@@ -25,6 +25,8 @@ pub struct Metrics {
     pub store: Arc<StoreMetrics>,
     pub recovery: Arc<RecoveryMetrics>,
     pub tasks: Arc<TaskMetrics>,
+    pub notices: Arc<NoticeMetrics>,
+    pub presence: Arc<PresenceMetrics>,
     pub server: Arc<ServerMetrics>,
     pub supervise: Arc<SuperviseMetrics>,
     /// From when a message was given its number, just before its commit, to the queues of this
@@ -45,6 +47,8 @@ impl Metrics {
             store: Arc::new(StoreMetrics::new(&mut registry)),
             recovery: Arc::new(RecoveryMetrics::new(&mut registry)),
             tasks: Arc::new(TaskMetrics::new(&mut registry)),
+            notices: Arc::new(NoticeMetrics::new(&mut registry)),
+            presence: Arc::new(PresenceMetrics::new(&mut registry)),
             server: Arc::new(ServerMetrics::new(&mut registry)),
             supervise: Arc::new(SuperviseMetrics::new(&mut registry)),
             delivery_seconds: delivery_seconds.clone(),
@@ -230,6 +234,28 @@ part! {
         lost: Counter, "tasks_lost", "Leases that were somebody else's when a report came";
         reports: Counter, "tasks_reports", "Reports that were booked";
         items: Family<Reason, Counter>, "tasks_items", "Items that left a hand, by what became of them";
+    }
+}
+
+part! {
+    /// Notices and inboxes on this replica.
+    NoticeMetrics {
+        sent: Counter, "notices_sent", "Notices that this replica took for sending";
+        handed: Family<Way, Counter>, "notices_handed",
+            "Notices written to sessions: `live` as they were sent, `replay` to who came back, or `again` as nobody acknowledged them";
+        marks: Family<State, Counter>, "notices_marks", "Steps of receipts that were written down, by state";
+        refused: Family<Reason, Counter>, "notices_refused", "What found no room, and comes by itself later";
+        readers: Gauge, "notices_readers", "Sessions that have an inbox";
+        waiting: Gauge, "notices_waiting", "Inboxes to be opened and receipts to be written down";
+    }
+}
+
+part! {
+    /// Who is there.
+    PresenceMetrics {
+        sessions: Gauge, "presence_sessions", "Sessions of users that this replica tells of";
+        writes: Counter, "presence_writes", "Statements that told of sessions which came, changed or went";
+        reaped: Counter, "presence_reaped", "Users found gone with a replica that renews no more";
     }
 }
 

@@ -21,6 +21,7 @@ mod lanes;
 mod large;
 mod leaving;
 mod load;
+mod notice_contract;
 mod outages;
 mod outbox;
 mod paused;

@@ -10,7 +10,7 @@ use super::query::{self, Params, Query};
 use super::row::{self, get};
 use super::{PostgresStore, StoreError};
 use crate::domain::{
-    Counts, Draft, ItemStatus, Message, Seq, Task, TaskId, TaskItem, TaskRules, TaskStatus,
+    Counts, Draft, Epoch, ItemStatus, Message, Seq, Task, TaskId, TaskItem, TaskRules, TaskStatus,
     Timestamp, Topic, UserId,
 };
 use crate::notification::{self, Announcement};
@@ -196,14 +196,25 @@ impl PostgresStore {
         let Some(at_ms) = get::<Option<i64>>(answer, 1)? else { return Ok(None) };
         let (epoch, first) = (row::epoch(answer, 0)?, row::seq(answer, 2)?);
         let drafts = drafts(answer)?;
+        self.told(epoch, Timestamp(at_ms), first, &drafts, stirred).await.map(Some)
+    }
+
+    /// The same for drafts of whatever part, whose place in the log is known.
+    pub(super) async fn told(
+        &self,
+        epoch: Epoch,
+        at: Timestamp,
+        first: Seq,
+        drafts: &[Draft],
+        stirred: &[&TaskId],
+    ) -> Result<Announcement, StoreError> {
         self.barrier().await?;
-        let at = Timestamp(at_ms);
-        let mut texts = notification::announcements(&epoch, first, at, &drafts);
+        let mut texts = notification::announcements(&epoch, first, at, drafts);
         texts.extend(stirred.iter().map(|id| notification::stirred(id)));
         if let Err(error) = self.announce(&query::TASK_ANNOUNCE, &texts).await {
-            tracing::warn!(%error, "a task's messages were not announced; the other replicas find them by their tick");
+            tracing::warn!(%error, "messages were not announced; the other replicas find them by their tick");
         }
-        Ok(Some(announcement(epoch, at, first, &drafts)))
+        Ok(announcement(epoch, at, first, drafts))
     }
 
     async fn announce(&self, query: &Query, texts: &[String]) -> Result<(), StoreError> {
@@ -286,14 +297,14 @@ fn item(found: &Row) -> Result<TaskItem, StoreError> {
     })
 }
 
-fn number(number: u32) -> i32 {
+pub(super) fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn count(limit: usize) -> i64 {
+pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
