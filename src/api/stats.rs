@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::Problem;
 use super::query::Query;
+use crate::store::presence::PresentReplica;
+use crate::store::task::time_text;
 
 pub async fn page(
     State(api): State<Api>,
@@ -23,9 +25,22 @@ pub async fn page(
     let metrics = &inner.metrics;
     let position = inner.log.position();
     let listener = *inner.log.state().borrow();
+    // The page is for when something is wrong: without Postgres it says what this replica knows.
+    let replicas = inner.presence.replicas().await.ok().map(|replicas| {
+        let one = |replica: &PresentReplica| {
+            json!({
+                "name": &*replica.name,
+                "version": &*replica.version,
+                "since": time_text(replica.since),
+                "user_sessions": replica.sessions,
+            })
+        };
+        replicas.iter().map(one).collect::<Vec<Value>>()
+    });
     Ok(Json(json!({
         "replica": inner.settings.replica,
         "version": env!("CARGO_PKG_VERSION"),
+        "replicas": replicas,
         "uptime_s": inner.started.elapsed().as_secs(),
         "draining": inner.shutdown.draining.is_cancelled(),
         "listener": listener.as_str(),
@@ -64,6 +79,15 @@ pub async fn page(
             "claimed": metrics.tasks.claimed.get(),
             "lost": metrics.tasks.lost.get(),
             "reports": metrics.tasks.reports.get(),
+        },
+        "notices": {
+            "sent": metrics.notices.sent.get(),
+            "readers": metrics.notices.readers.get(),
+            "waiting": metrics.notices.waiting.get(),
+        },
+        "presence": {
+            "sessions": metrics.presence.sessions.get(),
+            "reaped": metrics.presence.reaped.get(),
         },
         "recovery": {
             "outbox_relayed": metrics.recovery.outbox_relayed.get(),

@@ -52,7 +52,8 @@ impl Inbox {
             had: HashMap::new(),
             had_order: VecDeque::new(),
             counted: Seq::ZERO,
-            told: None,
+            // Whoever is told nothing has nothing to look at.
+            told: Some(Counts::default()),
             handed: Vec::new(),
             recount: false,
         };
@@ -62,6 +63,16 @@ impl Inbox {
 
     pub fn reader(&self) -> &Reader {
         &self.mailbox.reader
+    }
+
+    /// The same user with another token, and perhaps with other roles.
+    pub fn renew(&mut self, reader: Reader) {
+        if *self.reader() != reader {
+            let shared = &self.notices.shared;
+            shared.mailboxes.leave(&self.mailbox);
+            self.mailbox = shared.mailboxes.enter(reader);
+            self.open();
+        }
     }
 
     /// Asks for what was missed. If there is no room the loop comes upon it by its tick.

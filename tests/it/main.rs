@@ -22,6 +22,7 @@ mod large;
 mod leaving;
 mod load;
 mod notice_contract;
+mod notices;
 mod outages;
 mod outbox;
 mod paused;
