@@ -94,7 +94,7 @@ impl Presence {
     pub fn enter(&self, id: &str, user: UserId, patterns: Vec<Pattern>, since: Timestamp) -> Place {
         let id: Arc<str> = id.into();
         let session = PresentSession { id: id.clone(), user, patterns, since };
-        self.shared.change(&id, Some(session));
+        self.shared.change(&id, Some(&session));
         self.shared.metrics.presence.sessions.inc();
         Place { presence: self.clone(), id }
     }
@@ -120,7 +120,7 @@ impl Place {
         let shared = &self.presence.shared;
         let known = shared.books.lock().sessions.get(&self.id).cloned();
         if let Some(session) = known.filter(|session| session.patterns != patterns) {
-            shared.change(&self.id, Some(PresentSession { patterns, ..session }));
+            shared.change(&self.id, Some(&PresentSession { patterns, ..session }));
         }
     }
 }
@@ -133,14 +133,14 @@ impl Drop for Place {
 }
 
 impl Shared {
-    fn change(&self, id: &Arc<str>, session: Option<PresentSession>) {
+    fn change(&self, id: &Arc<str>, session: Option<&PresentSession>) {
         let mut books = self.books.lock();
-        let before = match session.clone() {
-            Some(session) => books.sessions.insert(id.clone(), session),
+        let before = match session {
+            Some(session) => books.sessions.insert(id.clone(), session.clone()),
             None => books.sessions.remove(id),
         };
         books.dirty.insert(id.clone());
-        for session in before.iter().chain(&session) {
+        for session in before.iter().chain(session) {
             books.moved.extend(self.watched(session));
         }
         drop(books);

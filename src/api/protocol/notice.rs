@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::fields::{Faults, Fields};
+use super::publish::is_shallow;
 use super::task::is_word;
 use crate::api::error::Problem;
 use crate::domain::notice::{Counts, role_topic};
@@ -44,6 +45,9 @@ pub fn notice_body(
     let title: Option<String> = fields.take_required("title", "a string", &mut faults);
     let content: Option<String> = fields.take("content", "a string", &mut faults);
     let data = fields.take_raw("data").filter(|data| *data != "null").unwrap_or("{}");
+    if !is_shallow(data) {
+        faults.invalid("/data", "is nested too deep");
+    }
     let except = users(&mut fields, "except", "", limits.users_max, &mut faults);
     let target = target(&mut fields, &except, limits.users_max, &mut faults);
     let priority: Option<String> = fields.take("priority", "a string", &mut faults);
