@@ -5,7 +5,7 @@
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use crate::config::{self, Config, Flags};
 use crate::demo;
@@ -16,6 +16,7 @@ mod document;
 mod failure;
 mod healthcheck;
 mod migrate;
+mod notice;
 mod output;
 mod publish;
 mod serve;
@@ -55,6 +56,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         "publish" => read::<publish::Publish>(matches)?.run().await,
         "tail" => read::<tail::Tail>(matches)?.run().await,
+        "notice" => read::<notice::Notice>(matches)?.run().await,
         "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
         "migrate" => migrate::run(&load(matches)?).await,
@@ -86,6 +88,13 @@ fn command() -> Command {
         .subcommand(tail::Tail::augment_args(
             Command::new("tail").about("Follows topics, one line a message; comes back by itself"),
         ))
+        .subcommand(
+            notice::Notice::augment_subcommands(
+                Command::new("notice").about("Sends notices, and shows how far they have come"),
+            )
+            .subcommand_required(true)
+            .arg_required_else_help(true),
+        )
         .subcommand(check::Check::augment_args(Command::new("check").about(check::ABOUT)))
         .subcommand(token::Token::augment_args(with_settings(
             "token",

@@ -19,6 +19,7 @@ mod connection;
 mod exchange;
 mod history;
 mod incoming;
+mod notice;
 mod place;
 mod publish;
 mod stream;

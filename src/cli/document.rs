@@ -16,7 +16,14 @@ Commands marked *settings* take each of the [settings](settings.md) as well.
 "
     .to_owned();
     for command in super::command().get_subcommands() {
-        page.push_str(&entry(command));
+        let name = command.get_name();
+        if command.has_subcommands() {
+            for own in command.get_subcommands() {
+                page.push_str(&entry(&format!("{name} {}", own.get_name()), own));
+            }
+        } else {
+            page.push_str(&entry(name, command));
+        }
     }
     page
 }
@@ -27,12 +34,11 @@ fn is_setting(arg: &Arg) -> bool {
     named(long) || long.strip_suffix("-file").is_some_and(named) || long == "config"
 }
 
-fn entry(command: &Command) -> String {
+fn entry(name: &str, command: &Command) -> String {
     let mut command = command.clone();
     command.build();
     let args = command.get_arguments().filter(|arg| !arg.is_hide_set() && arg.get_id() != "help");
     let (settings, own): (Vec<&Arg>, Vec<&Arg>) = args.partition(|arg| is_setting(arg));
-    let name = command.get_name();
     let mut usage = format!("tidings {name}");
     for arg in own.iter().filter(|arg| arg.is_positional()) {
         usage.push(' ');

@@ -127,7 +127,7 @@ impl Inbox {
                 };
                 let news = seq > self.counted;
                 if news {
-                    (self.counted, self.told) = (seq, None);
+                    (self.counted, self.told) = (seq, counts_of(frame));
                 }
                 news
             }
@@ -218,6 +218,13 @@ impl Inbox {
         let epoch = Epoch::parse("counts").expect("the word is made of lower-case letters");
         Frame::new(&message, &epoch)
     }
+}
+
+/// What a message of the log says of counts.
+fn counts_of(frame: &Frame) -> Option<Counts> {
+    let said: serde_json::Value = serde_json::from_str(&frame.text()).ok()?;
+    let number = |name: &str| said["data"][name].as_u64();
+    Some(Counts { unread: number("unread")?, unconfirmed: number("unconfirmed")? })
 }
 
 impl Drop for Inbox {

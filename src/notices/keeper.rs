@@ -4,7 +4,7 @@
 //! inboxes that were not opened by the tick, receipts that were not written down with the next
 //! session of their user, and whoever waits for an answer is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,14 +178,17 @@ impl Shared {
         for mark in &marks {
             self.metrics.notices.marks.get_or_create(&mark.state.as_str().into()).inc();
         }
+        let mut said = HashSet::new();
         if let Some(announcement) = marked.told {
+            said.extend(announcement.messages.iter().flatten().map(|one| one.topic.clone()));
             self.log.announce_own(announcement).await;
         }
         let counts: HashMap<UserId, Counts> = marked.counts.into_iter().collect();
         for (user, answer) in answers {
             let _ = answer.send(Ok(counts.get(&user).copied().unwrap_or_default()));
         }
-        for (user, counts) in counts {
+        // Those who acted hear it from the log, like all their sessions elsewhere.
+        for (user, counts) in counts.into_iter().filter(|(user, _)| !said.contains(&user.topic())) {
             self.show(&user, counts, marked.as_of);
         }
     }

@@ -1,5 +1,6 @@
 //! Notices through the real binary, on several replicas over one Postgres.
 
+mod command;
 mod faults;
 mod presence;
 mod scenarios;

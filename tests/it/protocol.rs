@@ -119,7 +119,7 @@ fn every_frame_has_an_example() {
         assert!(shown('<', &format!("\"type\":\"{name}\"")), "no example of the frame {name}");
     }
     let frames = include_str!("../../src/api/protocol/frame.rs");
-    let known = frames.split("let known = ").nth(1).unwrap().split('"').nth(1).unwrap();
+    let known = frames.split("let known =").nth(1).unwrap().split('"').nth(1).unwrap();
     for name in known.split(", ") {
         assert!(shown('>', &format!("\"op\":\"{name}\"")), "no example of the operation {name}");
     }
