@@ -95,9 +95,6 @@ fn operation<'a>(mut fields: Fields<'a>, faults: &mut Faults) -> Option<Operatio
             fields.take_required("token", "a string", faults).map(|token| Operation::Auth { token })
         }
         "received" | "read" | "confirmed" => {
-            if !fields.has("ids") {
-                faults.malformed("/ids", "is missing: an array of notices");
-            }
             let ids = notice_ids(&mut fields, faults);
             ReceiptState::parse(&op).map(|state| Operation::Acknowledge { ids, state })
         }

@@ -181,17 +181,17 @@ pub fn acknowledge_body(text: &str) -> Result<Option<Vec<NoticeId>>, Problem> {
     let mut faults = Faults::default();
     let all: Option<bool> = fields.take("all", "true", &mut faults);
     let all = all.unwrap_or(false);
-    if all == fields.has("ids") {
+    if all && fields.has("ids") {
         faults.malformed("/ids", "either ids, an array of notices, or all, which is true");
     }
-    let ids = notice_ids(&mut fields, &mut faults);
+    let ids = if all { Vec::new() } else { notice_ids(&mut fields, &mut faults) };
     fields.finish(&mut faults);
     faults.finish()?;
     Ok(if all { None } else { Some(ids) })
 }
 
 pub(super) fn notice_ids(fields: &mut Fields<'_>, faults: &mut Faults) -> Vec<NoticeId> {
-    let named: Option<Vec<String>> = fields.take("ids", "an array of notices", faults);
+    let named: Option<Vec<String>> = fields.take_required("ids", "an array of notices", faults);
     let named = named.unwrap_or_default();
     if named.len() > IDS_MAX {
         faults.too_large(format!("ids has at most {IDS_MAX} notices"));

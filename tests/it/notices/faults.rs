@@ -116,3 +116,56 @@ async fn postgres_is_restarted_and_presence_is_written_anew() {
     .await;
     tab.until("it comes", |tab| tab.notices.len() == 1).await;
 }
+
+/// A thousand users, two hundred of them away, three notices, and a replica that dies between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_users_have_each_notice_once_though_a_replica_dies() {
+    const USERS: usize = 1_000;
+    const AWAY: usize = 200;
+    let mut fleet = fleet(&harness::database_url().await, 3, &[]).await;
+    let urls: Vec<String> = fleet.iter().map(|replica| replica.url.clone()).collect();
+    let open = |user: usize, url: String| async move { Tab::open(&url, &user.to_string()).await };
+    let here = (AWAY..USERS).map(|user| open(user, urls[user % 3].clone()));
+    let mut tabs: Vec<Tab> = futures_util::future::join_all(here).await;
+    let named: Vec<String> = (0..USERS).step_by(3).take(300).map(|user| user.to_string()).collect();
+    let all = send(&urls[0], json!("all"), json!({})).await;
+    fleet.remove(2).kill().await;
+    let ops = send(&urls[1], json!({"roles": ["ops"]}), json!({})).await;
+    let some = send(&urls[0], json!({"users": named}), json!({})).await;
+    let expected = |user: usize| {
+        let mut ids = vec![&all];
+        ids.extend((user % 2 == 0).then_some(&ops));
+        ids.extend((user % 3 == 0 && user / 3 < 300).then_some(&some));
+        ids
+    };
+    // Those of the dead replica come back elsewhere, and whoever was away comes.
+    for user in (AWAY..USERS).filter(|user| user % 3 == 2) {
+        tabs[user - AWAY] = open(user, urls[user % 2].clone()).await;
+    }
+    let away = (0..AWAY).map(|user| open(user, urls[user % 2].clone()));
+    let mut late: Vec<Tab> = futures_util::future::join_all(away).await;
+    for (user, tab) in late.iter_mut().chain(&mut tabs).enumerate() {
+        let ids = expected(user);
+        tab.until(&format!("all of {user}"), |tab| tab.notices.len() >= ids.len()).await;
+        tab.until_counts(ids.len() as u64, ids.len() as u64).await;
+        let ids: Vec<&str> = ids.into_iter().map(String::as_str).collect();
+        tab.say(["received", "read", "confirmed"][user % 3], &ids).await;
+        tab.settle().await;
+        let mut came: Vec<&str> = tab.notices.iter().map(|(id, _)| id.as_str()).collect();
+        came.sort_unstable();
+        let mut ids = ids;
+        ids.sort_unstable();
+        assert_eq!(came, ids, "each once, to {user}");
+    }
+    for (id, has) in [(&all, 1), (&ops, 2), (&some, 3)] {
+        let tally = tally(&urls[0], id).await;
+        let of = |state: usize| {
+            let counted = (0..USERS).filter(|user| expected(*user).contains(&id));
+            counted.filter(|user| user % 3 == state).count()
+        };
+        for (number, state) in ["received", "read", "confirmed"].into_iter().enumerate() {
+            assert_eq!(tally[state], of(number), "{state} of {has}: {tally}");
+        }
+        assert_eq!((&tally["pending"], &tally["sent"]), (&json!(0), &json!(0)));
+    }
+}
