@@ -47,6 +47,8 @@ pub enum AppError {
     TaskHosts(String),
     #[error("task_http_secrets: each must be name@host=value")]
     TaskSecrets,
+    #[error("task_kubernetes: {0}")]
+    TaskKubernetes(String),
     #[error(transparent)]
     Dsn(#[from] crate::dsn::DsnError),
 }
@@ -95,7 +97,8 @@ impl Replica {
             backend.tasks.clone(),
             log.clone(),
             metrics.clone(),
-        );
+        )
+        .map_err(AppError::TaskKubernetes)?;
         let (notices, keeper) = Notices::new(
             parts::notice_settings(config, &backend.own),
             backend.notices.clone(),
@@ -149,8 +152,8 @@ impl Replica {
         };
         let address = bound(&server, address)?;
 
-        let recovery =
-            Recovery::new(RecoverySettings::default(), backend.upkeep, log.clone(), metrics);
+        let settings = RecoverySettings::default();
+        let recovery = Recovery::new(settings, backend.upkeep, log.clone(), metrics.clone());
         let loops = Loops {
             schema: backend.schema,
             schema_known,
@@ -159,6 +162,7 @@ impl Replica {
             keeper,
             presence: presence_loop,
             auth,
+            metrics,
         };
         loops.start(&supervisor);
         let drain = config.server.drain;
@@ -207,7 +211,8 @@ pub async fn serve(
     listening: impl FnOnce(std::net::SocketAddr),
 ) -> Result<u8, AppError> {
     let files = descriptors::raise();
-    if let Some(warning) = descriptors::warning(files, config.server.connections_max) {
+    let warning = descriptors::warning(files, config.server.connections_max);
+    if let Some(warning) = warning.filter(|_| !config.dev) {
         tracing::warn!("{warning}");
     }
     let replica = Replica::start(config, Clock::system()).await?;

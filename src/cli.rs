@@ -22,7 +22,9 @@ mod publish;
 mod serve;
 mod server;
 mod tail;
+mod task;
 mod token;
+mod work;
 
 pub use document::commands_markdown;
 use failure::Failure;
@@ -56,6 +58,8 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         }
         "publish" => read::<publish::Publish>(matches)?.run().await,
         "tail" => read::<tail::Tail>(matches)?.run().await,
+        "task" => read::<task::TaskCommand>(matches)?.run().await,
+        "work" => read::<work::Work>(matches)?.run().await,
         "notice" => read::<notice::Notice>(matches)?.run().await,
         "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
@@ -88,6 +92,12 @@ fn command() -> Command {
         .subcommand(tail::Tail::augment_args(
             Command::new("tail").about("Follows topics, one line a message; comes back by itself"),
         ))
+        .subcommand(
+            task::TaskCommand::augment_subcommands(Command::new("task").about(task::ABOUT))
+                .subcommand_required(true)
+                .arg_required_else_help(true),
+        )
+        .subcommand(work::Work::augment_args(Command::new("work").about(work::ABOUT)))
         .subcommand(
             notice::Notice::augment_subcommands(
                 Command::new("notice").about("Sends notices, and shows how far they have come"),

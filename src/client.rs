@@ -3,7 +3,8 @@
 //! `publish` says a message until somebody answers for it: under its idempotency key it is kept
 //! once, however often it was said. `tail` follows topics and comes back by itself, with the last
 //! cursor that it was given, so that what a caller is handed misses nothing and repeats nothing.
-//! `history` reads back what is in the log.
+//! `history` reads back what is in the log; `task_…` submits tasks, shows and changes them, and works on
+//! them under a lease.
 //! Several addresses are several ways to one installation; they are tried in turn.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,18 +20,22 @@ mod connection;
 mod exchange;
 mod history;
 mod incoming;
+mod lease;
 mod notice;
 mod place;
 mod publish;
 mod stream;
 mod tail;
+mod task;
 
 pub use address::{Address, AddressError};
 pub use connection::{Way, WayError};
 pub use history::{History, Page};
 pub use incoming::Received;
+pub use lease::{Claim, ItemResult, Lease, Report};
 pub use publish::{Outgoing, Published};
 pub use tail::{Event, Tail};
+pub use task::{Item, Items, Submission, Task, Tasks, Wish};
 
 /// How long one attempt to connect may take, before the next address is tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,6 +48,9 @@ pub enum ClientError {
     /// Saying it again would not help.
     #[error("{0}")]
     Refused(String),
+    /// It cannot be as things stand: another status, an older term.
+    #[error("{0}")]
+    Conflict(String),
     /// Nobody answered for it in time; whether it was done is not known.
     #[error("gave up after {} s: {reason}", within.as_secs())]
     GaveUp { reason: String, within: Duration },

@@ -160,6 +160,9 @@ pub struct Tasks {
     /// As they were written; the executors know what they mean.
     pub http_hosts: Vec<String>,
     pub http_secrets: Vec<Secret>,
+    /// `in-cluster`, or the path of a kubeconfig.
+    pub kubernetes: Option<String>,
+    pub kubernetes_context: Option<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -4,12 +4,17 @@
 
 use std::io::IsTerminal;
 
-use tracing::Subscriber;
-use tracing_subscriber::EnvFilter;
+use parking_lot::Mutex;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::clock::Clock;
 use crate::config::{LogFormat, Logging};
+use crate::domain::Timestamp;
 
 /// The library of WebSockets would write whole frames down at `trace`, the token of `hello` among them.
 const WITHOUT_FRAMES: &str = "tungstenite=info";
@@ -18,6 +23,45 @@ const WITHOUT_FRAMES: &str = "tungstenite=info";
 #[derive(Debug, thiserror::Error)]
 #[error("logging cannot begin: {0}")]
 pub struct LoggingError(String);
+
+/// The last event that somebody should look at, for the page of statistics.
+static LAST_ERROR: Mutex<Option<LastError>> = Mutex::new(None);
+
+/// An event of level `error`: its text says what happened, its fields are left to the log.
+#[derive(Debug, Clone)]
+pub struct LastError {
+    pub at: Timestamp,
+    pub what: String,
+}
+
+pub fn last_error() -> Option<LastError> {
+    LAST_ERROR.lock().clone()
+}
+
+/// Keeps the last error beside what is written.
+struct Keep;
+
+impl<S: Subscriber> Layer<S> for Keep {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        if *event.metadata().level() != Level::ERROR {
+            return;
+        }
+        let mut text = Text(String::new());
+        event.record(&mut text);
+        *LAST_ERROR.lock() = Some(LastError { at: Clock::system().now(), what: text.0 });
+    }
+}
+
+/// The text of an event.
+struct Text(String);
+
+impl Visit for Text {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
 
 /// Begins to log, once for the process.
 pub fn start(logging: &Logging) -> Result<(), LoggingError> {
@@ -50,10 +94,10 @@ where
         LogFormat::Json => false,
     };
     Ok(if human {
-        Box::new(lines.with_ansi(terminal).finish())
+        Box::new(lines.with_ansi(terminal).finish().with(Keep))
     } else {
         // Fields beside the message rather than below it, so that they are queried by their name.
-        Box::new(lines.json().flatten_event(true).with_span_list(false).finish())
+        Box::new(lines.json().flatten_event(true).with_span_list(false).finish().with(Keep))
     })
 }
 
@@ -116,5 +160,16 @@ mod tests {
         assert!(is_filter("tidings=debug,hyper=warn"));
         assert!(!is_filter("tidings=loud"));
         assert_eq!(written("warn", LogFormat::Json, false), "");
+    }
+
+    #[test]
+    fn the_last_error_is_kept_without_its_fields() {
+        let logging = Logging { filter: "info".to_owned(), format: LogFormat::Json };
+        let subscriber = subscriber(&logging, false, std::io::sink).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::error!(secret = "hush", "the store refused a message");
+            tracing::warn!("something less");
+        });
+        assert_eq!(last_error().unwrap().what, "the store refused a message");
     }
 }

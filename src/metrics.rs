@@ -3,6 +3,8 @@
 //! Names follow the parts: `tidings_<part>_<what>`. No label ever carries a user, a topic or a
 //! task, so the count of series is bounded by this file.
 
+mod rates;
+
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +16,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use self::rates::{Counts, Rates};
+pub use self::rates::{EVERY as RATES_EVERY, Rate};
 
 /// A cheap handle on all metrics, and the page that shows them.
 #[derive(Clone)]
@@ -32,6 +37,7 @@ pub struct Metrics {
     /// From when a message was given its number, just before its commit, to the queues of this
     /// replica's sessions.
     pub delivery_seconds: Histogram,
+    rates: Arc<Rates>,
     registry: Arc<Registry>,
 }
 
@@ -52,11 +58,29 @@ impl Metrics {
             server: Arc::new(ServerMetrics::new(&mut registry)),
             supervise: Arc::new(SuperviseMetrics::new(&mut registry)),
             delivery_seconds: delivery_seconds.clone(),
+            rates: Arc::default(),
             registry: Arc::default(),
         };
         let help = "From when a message was given its number to the queues of the sessions, its flush included";
         registry.register("delivery_seconds", help, delivery_seconds);
         Metrics { registry: Arc::new(registry), ..metrics }
+    }
+
+    /// Notes down what rates are taken of; to be called each `RATES_EVERY`.
+    pub fn note_rates(&self) {
+        self.rates.note(self.counts());
+    }
+
+    pub fn rate(&self) -> Option<Rate> {
+        self.rates.now(self.counts())
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            published: self.publish.messages.get(),
+            delivered: self.hub.deliveries.get(),
+            batches: self.publish.batches.get(),
+        }
     }
 
     /// The page in the OpenMetrics text format.
@@ -137,6 +161,7 @@ part! {
         signals: Counter, "publish_signals", "Signals that were accepted";
         batch_messages: Histogram = sizes(), "publish_batch_messages",
             "Messages in one committed batch, duplicates among them";
+        batches: Counter, "publish_batches", "Batches that were committed";
         refused: Family<Reason, Counter>, "publish_refused", "Publish requests that were refused";
         intake_messages: Gauge, "publish_intake_messages", "Messages that wait for their batch";
         intake_bytes: Gauge, "publish_intake_bytes", "What the waiting messages weigh";

@@ -11,7 +11,7 @@ mod lane;
 mod signals;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -20,7 +20,7 @@ pub use self::lane::Lane;
 pub use self::signals::SignalLoop;
 use self::signals::Signals;
 use crate::bus::Bus;
-use crate::domain::{Class, Cursor, Draft, Epoch, Message, Seq};
+use crate::domain::{Class, Cursor, Draft, Epoch, Message, Seq, Timestamp};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::notification;
@@ -99,6 +99,8 @@ struct Shared {
     bytes: Arc<Semaphore>,
     /// Lanes that cannot reach the store. While there is one, publishers are told at once.
     troubled: AtomicUsize,
+    /// When the last batch was written, in milliseconds; zero before the first.
+    last_commit: AtomicI64,
     metrics: Metrics,
 }
 
@@ -135,6 +137,7 @@ pub fn publisher(
         messages: Arc::new(Semaphore::new(settings.intake_messages_max)),
         bytes: Arc::new(Semaphore::new(settings.intake_bytes_max)),
         troubled: AtomicUsize::new(0),
+        last_commit: AtomicI64::new(0),
         metrics,
     });
     let intake: Intake = Arc::new(Mutex::new(intake));
@@ -247,6 +250,12 @@ impl Publisher {
     /// What they weigh.
     pub fn waiting_bytes(&self) -> usize {
         self.shared.settings.intake_bytes_max - self.shared.bytes.available_permits()
+    }
+
+    /// When the last batch of this replica was written.
+    pub fn last_commit(&self) -> Option<Timestamp> {
+        let at = self.shared.last_commit.load(Ordering::Relaxed);
+        (at > 0).then_some(Timestamp(at))
     }
 
     /// Whether the store is known to be away.

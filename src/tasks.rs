@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::executor::hosts::{Hosts, Secret};
+pub use self::executor::kubernetes::access::Access;
 use self::executor::{Executors, Plan};
 pub use self::runner::Runner;
 use crate::domain::{Task, TaskId, TaskItem};
@@ -52,6 +53,8 @@ pub struct TaskSettings {
     pub retention: Duration,
     pub hosts: Hosts,
     pub secrets: Vec<Secret>,
+    /// The cluster that the executor kubernetes works in.
+    pub kubernetes: Option<Access>,
 }
 
 /// A cheap handle for everybody who has to do with tasks.
@@ -82,19 +85,20 @@ struct Shared {
 }
 
 impl Tasks {
-    /// A handle, and the loop that must be run for it.
+    /// A handle, and the loop that must be run for it; or what is wrong with `kubernetes`.
     pub fn new(
         settings: TaskSettings,
         store: Arc<dyn TaskStore>,
         log: Log,
         metrics: Metrics,
-    ) -> (Tasks, Runner) {
-        let executors = Executors::new(settings.hosts.clone(), settings.secrets.clone());
+    ) -> Result<(Tasks, Runner), String> {
+        let (hosts, secrets) = (settings.hosts.clone(), settings.secrets.clone());
+        let executors = Executors::new(hosts, secrets, settings.kubernetes.as_ref())?;
         let drained = CancellationToken::new();
         let begun = AtomicBool::new(false);
         let shared = Shared { settings, store, log, executors, metrics, drained, begun };
         let tasks = Tasks { shared: Arc::new(shared) };
-        (tasks.clone(), Runner::new(tasks))
+        Ok((tasks.clone(), Runner::new(tasks)))
     }
 
     /// Whether items can be run so, and what that takes; the reason says what to change.

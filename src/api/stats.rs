@@ -8,8 +8,21 @@ use serde_json::{Value, json};
 use super::Api;
 use super::error::Problem;
 use super::query::Query;
+use crate::domain::Timestamp;
+use crate::frame::push_time;
+use crate::logging;
 use crate::store::presence::PresentReplica;
-use crate::store::task::time_text;
+
+fn time(at: Timestamp) -> String {
+    let mut text = String::new();
+    push_time(&mut text, at);
+    text
+}
+
+/// A tenth is as exact as anybody reads it.
+fn rounded(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
 
 pub async fn page(
     State(api): State<Api>,
@@ -31,12 +44,22 @@ pub async fn page(
             json!({
                 "name": &*replica.name,
                 "version": &*replica.version,
-                "since": time_text(replica.since),
+                "since": time(replica.since),
                 "user_sessions": replica.sessions,
             })
         };
         replicas.iter().map(one).collect::<Vec<Value>>()
     });
+    let rates = metrics.rate().map(|rate| {
+        json!({
+            "window_s": rate.window.as_secs(),
+            "published_per_s": rounded(rate.published_per_s),
+            "delivered_per_s": rounded(rate.delivered_per_s),
+            "messages_per_batch": rounded(rate.messages_per_batch),
+        })
+    });
+    let last_error =
+        logging::last_error().map(|error| json!({"at": time(error.at), "what": error.what}));
     Ok(Json(json!({
         "replica": inner.settings.replica,
         "version": env!("CARGO_PKG_VERSION"),
@@ -44,6 +67,8 @@ pub async fn page(
         "uptime_s": inner.started.elapsed().as_secs(),
         "draining": inner.shutdown.draining.is_cancelled(),
         "listener": listener.as_str(),
+        "rates": rates,
+        "last_error": last_error,
         "bus": {
             "notifications": metrics.bus.notifications.get(),
             "reconnects": metrics.bus.reconnects.get(),
@@ -56,6 +81,7 @@ pub async fn page(
             "epoch": position.as_ref().map(|cursor| cursor.epoch.to_string()),
             "applied": position.as_ref().map(|cursor| cursor.seq.get()),
             "oldest": inner.log.oldest().get(),
+            "behind": metrics.log.behind.get(),
             "ring_messages": metrics.log.ring_messages.get(),
             "ring_bytes": metrics.log.ring_bytes.get(),
             "holes": metrics.log.holes.get(),
@@ -65,7 +91,10 @@ pub async fn page(
             "messages": metrics.publish.messages.get(),
             "duplicates": metrics.publish.duplicates.get(),
             "retried_batches": metrics.publish.retried.get(),
+            "batches": metrics.publish.batches.get(),
+            "last_commit": inner.publisher.last_commit().map(time),
             "waiting": inner.publisher.waiting(),
+            "waiting_bytes": inner.publisher.waiting_bytes(),
             "store_away": inner.publisher.troubled(),
         },
         "hub": {

@@ -12,6 +12,7 @@ use crate::api::SchemaCheck;
 use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::log::LogLoop;
+use crate::metrics::{Metrics, RATES_EVERY};
 use crate::notices::Keeper;
 use crate::presence::PresenceLoop;
 use crate::publish::{Lane, SignalLoop};
@@ -34,6 +35,7 @@ pub struct Loops {
     pub keeper: Keeper,
     pub presence: PresenceLoop,
     pub auth: Authenticator,
+    pub metrics: Metrics,
 }
 
 /// What carries messages: the part of a replica that a simulation runs without a socket.
@@ -66,6 +68,7 @@ impl Loops {
             async move { presence.lock().await.run(&shutdown.stopping).await }
         });
         start_keys(supervisor, self.auth);
+        start_rates(supervisor, self.metrics);
     }
 }
 
@@ -146,6 +149,21 @@ fn start_schema(supervisor: &Supervisor, schema: Schema, known: watch::Sender<Sc
             tokio::select! {
                 () = shutdown.stopping.cancelled() => Ok(()),
                 result = schema.bring_up(&known) => result,
+            }
+        }
+    });
+}
+
+fn start_rates(supervisor: &Supervisor, metrics: Metrics) {
+    supervisor.start("rates", Policy::Restart, move |shutdown| {
+        let metrics = metrics.clone();
+        async move {
+            loop {
+                metrics.note_rates();
+                tokio::select! {
+                    () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
+                    () = tokio::time::sleep(RATES_EVERY) => {}
+                }
             }
         }
     });

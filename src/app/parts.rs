@@ -1,5 +1,6 @@
 //! What a replica is made of, by mode: in memory, or over Postgres.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use crate::store::postgres::{PostgresSettings, PostgresStore};
 use crate::store::presence::{Own, PresenceStore};
 use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
-use crate::tasks::{Hosts, Secret, TaskSettings};
+use crate::tasks::{Access, Hosts, Secret, TaskSettings};
 
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
@@ -244,7 +245,20 @@ pub fn task_settings(config: &Config) -> Result<TaskSettings, AppError> {
         retention: tasks.retention,
         hosts: Hosts::parse(&tasks.http_hosts).map_err(AppError::TaskHosts)?,
         secrets: tasks.http_secrets.iter().map(secret).collect::<Result<_, _>>()?,
+        kubernetes: kubernetes(tasks).map_err(AppError::TaskKubernetes)?,
     })
+}
+
+/// The cluster that tasks may work in, if there is one.
+fn kubernetes(tasks: &crate::config::Tasks) -> Result<Option<Access>, String> {
+    match tasks.kubernetes.as_deref() {
+        None => Ok(None),
+        Some("in-cluster") => Access::in_cluster(|name| std::env::var(name).ok()).map(Some),
+        Some(path) => {
+            let context = tasks.kubernetes_context.as_deref();
+            Access::kubeconfig(Path::new(path), context).map(Some)
+        }
+    }
 }
 
 pub fn notice_settings(config: &Config, own: &Own) -> NoticeSettings {

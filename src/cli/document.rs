@@ -16,16 +16,20 @@ Commands marked *settings* take each of the [settings](settings.md) as well.
 "
     .to_owned();
     for command in super::command().get_subcommands() {
-        let name = command.get_name();
-        if command.has_subcommands() {
-            for own in command.get_subcommands() {
-                page.push_str(&entry(&format!("{name} {}", own.get_name()), own));
-            }
-        } else {
-            page.push_str(&entry(name, command));
-        }
+        entries(&mut page, "", command);
     }
     page
+}
+
+/// A command, or the commands that it is made of.
+fn entries(page: &mut String, before: &str, command: &Command) {
+    let name = format!("{before}{}", command.get_name());
+    if !command.has_subcommands() {
+        return page.push_str(&entry(&name, command));
+    }
+    for inner in command.get_subcommands() {
+        entries(page, &format!("{name} "), inner);
+    }
 }
 
 fn is_setting(arg: &Arg) -> bool {
@@ -41,7 +45,7 @@ fn entry(name: &str, command: &Command) -> String {
     let (settings, own): (Vec<&Arg>, Vec<&Arg>) = args.partition(|arg| is_setting(arg));
     let mut usage = format!("tidings {name}");
     for arg in own.iter().filter(|arg| arg.is_positional()) {
-        usage.push(' ');
+        usage.push_str(if arg.is_last_set() { " -- " } else { " " });
         usage.push_str(&arg.to_string());
     }
     let about = command.get_about().map(ToString::to_string).unwrap_or_default();

@@ -13,6 +13,8 @@ use crate::domain::Cursor;
 pub(super) enum Undone {
     /// Saying it again would not help.
     Never(String),
+    /// It cannot be as things stand.
+    Conflict(String),
     /// The cursor cannot be honoured; here is one that can.
     Gone(Cursor),
     Later {
@@ -43,6 +45,7 @@ impl Undone {
             408 | 429 | 502 | 503 | 504 => {
                 Undone::Later { reason, retry_after: retry_after(headers) }
             }
+            409 => Undone::Conflict(reason),
             300..400 => Undone::Never(format!("{reason}; give the address that it leads to")),
             _ => Undone::Never(reason),
         }

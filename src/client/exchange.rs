@@ -13,8 +13,8 @@ use super::{Address, Client, ClientError, deepest, pauses};
 /// How long one attempt may take: a server that hangs must not use up the time of the others.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// More than a thousand answers need, and than a page of history holds.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+/// More than a page of anything holds: the largest is a task's first thousand items with their data.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 impl Client {
     /// Asks each address in turn, then pauses, then asks them again, until `within` is over.
@@ -40,6 +40,7 @@ impl Client {
                         return Ok(done);
                     }
                     Err(Undone::Never(reason)) => return Err(ClientError::Refused(reason)),
+                    Err(Undone::Conflict(reason)) => return Err(ClientError::Conflict(reason)),
                     Err(Undone::Gone(cursor)) => {
                         let reason = format!("the log goes on from {cursor}");
                         return Err(ClientError::Refused(reason));

@@ -186,7 +186,9 @@ impl Tail<'_> {
     /// What becomes of an end: another address, another time, or none.
     fn part(&mut self, undone: Undone) -> Result<Event, ClientError> {
         let (reason, retry_after) = match undone {
-            Undone::Never(reason) => return Err(ClientError::Refused(reason)),
+            Undone::Never(reason) | Undone::Conflict(reason) => {
+                return Err(ClientError::Refused(reason));
+            }
             // Sessions are told with a frame; who answers so all the same is no replica of ours.
             Undone::Gone(_) => return Err(ClientError::Refused("no answer of Tidings".to_owned())),
             Undone::Later { reason, retry_after } => (reason, retry_after),

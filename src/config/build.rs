@@ -189,6 +189,8 @@ fn tasks(v: &mut Values) -> Tasks {
         retention: v.duration("task_retention_s"),
         http_hosts: v.list("task_http_hosts"),
         http_secrets: v.list("task_http_secrets").into_iter().map(Secret::new).collect(),
+        kubernetes: v.text("task_kubernetes"),
+        kubernetes_context: v.text("task_kubernetes_context"),
     }
 }
 

@@ -237,6 +237,10 @@ pub static SETTINGS: &[Setting] = &[
         "Hosts that the executor http may ask; unset, none. Addresses inside the network are reached only if they, or a net that holds them, are listed as well."),
     setting("tasks", "task_http_secrets", Kind::List("secrets of the form name@host=value"),
         "What {secret:name} stands for in the headers of requests to that host.").secret(),
+    setting("tasks", "task_kubernetes", Kind::Text("in-cluster, or the path of a kubeconfig"),
+        "The cluster whose nodes the executor kubernetes may change; unset, none."),
+    setting("tasks", "task_kubernetes_context", Kind::Text("the name of a context"),
+        "Which context of the kubeconfig; unset, its current one."),
 
     setting("notices", "notice_users_max", count(1, 1_000_000),
         "Users that one notice may name, and that it may leave out.").default("10000"),

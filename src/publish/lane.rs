@@ -176,6 +176,8 @@ impl Lane {
 
     async fn done(&self, requests: Vec<Request>, drafts: &[Draft], appended: &Appended) {
         self.shared.metrics.publish.batch_messages.observe(drafts.len() as f64);
+        self.shared.metrics.publish.batches.inc();
+        self.shared.last_commit.store(appended.at.0, Ordering::Relaxed);
         let fresh = appended.fresh();
         let mut placed = appended.placed.iter().copied();
         for request in requests {

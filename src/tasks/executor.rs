@@ -3,6 +3,7 @@
 
 pub mod hosts;
 mod http;
+pub mod kubernetes;
 mod simulate;
 
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use serde::Deserialize;
 
 use self::hosts::{Hosts, Secret};
 use self::http::{HttpClient, HttpDocument};
+use self::kubernetes::access::Access;
+use self::kubernetes::{Kubernetes, Operation};
 use self::simulate::Simulate;
 
 /// One try of one item.
@@ -25,6 +28,8 @@ pub struct Try<'a> {
     pub attempt: u32,
     /// How many tries of this attempt came before.
     pub tried: u32,
+    /// How long it may take before it is cut off.
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +65,7 @@ pub enum Plan {
 /// What executors share: the client, the hosts that may be reached, the secrets.
 pub struct Executors {
     http: HttpClient,
+    kubernetes: Option<Kubernetes>,
 }
 
 #[derive(Deserialize)]
@@ -67,12 +73,18 @@ pub struct Executors {
 enum Document {
     Simulate(Simulate),
     Http(HttpDocument),
+    Kubernetes(Operation),
     External {},
 }
 
 impl Executors {
-    pub fn new(hosts: Hosts, secrets: Vec<Secret>) -> Executors {
-        Executors { http: HttpClient::new(hosts, secrets) }
+    pub fn new(
+        hosts: Hosts,
+        secrets: Vec<Secret>,
+        kubernetes: Option<&Access>,
+    ) -> Result<Executors, String> {
+        let kubernetes = kubernetes.map(Kubernetes::new).transpose()?;
+        Ok(Executors { http: HttpClient::new(hosts, secrets), kubernetes })
     }
 
     /// What a document asks for, or what is wrong with it.
@@ -85,6 +97,10 @@ impl Executors {
         match document {
             Document::Simulate(simulate) => Ok(Plan::Run(Arc::new(simulate.checked()?))),
             Document::Http(document) => Ok(Plan::Run(Arc::new(self.http.executor(document)?))),
+            Document::Kubernetes(operation) => match &self.kubernetes {
+                Some(kubernetes) => Ok(Plan::Run(kubernetes.executor(operation)?)),
+                None => Err("kubernetes: the setting task_kubernetes names no cluster".to_owned()),
+            },
             Document::External {} => Ok(Plan::External),
         }
     }
@@ -97,7 +113,7 @@ mod tests {
     #[test]
     fn a_document_is_understood_or_refused_with_a_reason() {
         let hosts = Hosts::parse(&["nodes.test".to_owned()]).unwrap();
-        let executors = Executors::new(hosts, Vec::new());
+        let executors = Executors::new(hosts, Vec::new(), None).unwrap();
         for good in [
             r#"{"type":"simulate"}"#,
             r#"{"type":"simulate","delay_ms":[20,80],"fail_rate":0.01,"seed":7}"#,
@@ -115,7 +131,8 @@ mod tests {
             (r#"{"type":"simulate","delay_ms":[80,20]}"#, "delay_ms"),
             (r#"{"type":"simulate","fail_rate":2}"#, "fail_rate"),
             (r#"{"type":"external","a":1}"#, "a"),
-            (r#"{"type":"kubernetes","operation":"drain"}"#, "kubernetes"),
+            (r#"{"type":"kubernetes","operation":"drain"}"#, "task_kubernetes"),
+            (r#"{"type":"kubernetes","operation":"dance"}"#, "dance"),
             (r#"{"type":"http"}"#, "url"),
             (r#"{"type":"http","url":"https://other.test/"}"#, "other.test"),
         ] {

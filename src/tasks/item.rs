@@ -44,7 +44,8 @@ pub async fn run(
         .build();
     let mut tried = 0;
     loop {
-        let one = Try { name: &item.name, data: item.data.as_deref(), attempt, tried };
+        let (name, data) = (&*item.name, item.data.as_deref());
+        let one = Try { name, data, attempt, tried, timeout: rules.item_timeout };
         let running = AssertUnwindSafe(executor.run(one)).catch_unwind();
         let (error, asked) = match timeout(rules.item_timeout, running).await {
             Ok(Ok(Outcome::Succeeded)) => return Done::Succeeded,

@@ -39,18 +39,6 @@ async fn postgres() -> Subject {
     Subject { log: Arc::new(store.clone()), upkeep: Arc::new(store) }
 }
 
-/// Each test of the suite, once for each store.
-macro_rules! suite {
-    ($($test:ident)*) => {
-        mod over_memory {
-            $(#[tokio::test] async fn $test() { super::$test(super::memory().await).await; })*
-        }
-        mod over_postgres {
-            $(#[tokio::test] async fn $test() { super::$test(super::postgres().await).await; })*
-        }
-    };
-}
-
 suite! {
     seqs_begin_at_one_and_have_no_gaps
     a_message_is_kept_byte_for_byte

@@ -221,14 +221,17 @@ fn field(line: &str, name: &str) -> Option<String> {
 /// Publishes to one of several replicas, the next one if that does not work.
 pub async fn publish_to(client: &reqwest::Client, urls: &[&str], body: &Value) -> Value {
     let deadline = Instant::now() + PATIENCE;
+    let mut last = String::new();
     for url in urls.iter().cycle() {
-        assert!(Instant::now() < deadline, "nobody takes {body}");
+        assert!(Instant::now() < deadline, "nobody takes {body}: {last}");
         let sent = client.post(format!("{url}/v1/messages")).json(body).send().await;
         match sent {
             Ok(answer) if answer.status() == 201 => return answer.json().await.unwrap(),
-            Ok(answer) if [429, 503].contains(&answer.status().as_u16()) => {}
+            Ok(answer) if [429, 503].contains(&answer.status().as_u16()) => {
+                last = answer.text().await.unwrap_or_default();
+            }
             Ok(answer) => panic!("{}: {}", answer.status(), answer.text().await.unwrap()),
-            Err(_) => {}
+            Err(error) => last = error.to_string(),
         }
         tokio::task::yield_now().await;
     }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::fleet::{Replica, three, until, until_live};
 use crate::follower::{Follower, Way};
 use crate::harness;
+use crate::proxy::{Proxy, Weather};
 
 /// The log's ticks come once in a minute, so that they find nothing while a test runs.
 const NO_TICK: &[(&str, &str)] =
@@ -59,6 +60,34 @@ async fn what_is_published_is_heard_and_not_found_by_the_tick() {
     }
     assert!(began.elapsed() < Duration::from_secs(30), "{:?} for sixty by SQL", began.elapsed());
     assert_eq!(ticks().await, at_the_start, "nothing was found by a tick");
+}
+
+/// The way to the listener is slow, so that there is time between being connected and listening.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_says_it_is_live_listens() {
+    let url = harness::database_url().await;
+    let (listeners, listen) = Proxy::to_database(&url).await;
+    let settings = [NO_TICK, &[("LISTEN_DATABASE_URL", listen.as_str())]].concat();
+    let hearing = Replica::start("hearing", &url, &settings).await;
+    let speaking = Replica::start("speaking", &url, NO_TICK).await;
+    let is_live = async || hearing.readyz().await["listener"] == "live";
+    until("both are live", async || {
+        is_live().await && speaking.readyz().await["listener"] == "live"
+    })
+    .await;
+    let follower = Follower::start(Way::WebSocket, vec![hearing.url.clone()], "a", None);
+    follower.connected().await;
+    let at_the_start = hearing.metric(TICK).await;
+    for round in 1..=5 {
+        listeners.weather(Weather::Slow(Duration::from_millis(300)));
+        listeners.cut();
+        until("it has noticed", async || !is_live().await).await;
+        until("it is live again", is_live).await;
+        speaking.publish(&json!({"topic": "a", "data": round})).await;
+        follower.has(round).await;
+        assert_eq!(hearing.metric(TICK).await, at_the_start, "round {round}: found by a tick");
+        listeners.weather(Weather::Fair);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,11 @@
 //! Tests from outside: over every implementation of a contract, over real sockets, over several
 //! replicas on one database, and over the real binary.
 
+#[macro_use]
+mod suite;
+
 mod auth;
+mod bus_contract;
 mod check;
 mod cli;
 mod client;

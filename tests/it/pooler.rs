@@ -3,6 +3,7 @@
 //! Such a pooler takes LISTEN and gives the connection to somebody else, so that nothing is ever
 //! heard; and it may send a statement to a connection that never saw it prepared.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -29,8 +30,7 @@ impl Pooler {
         let tokio_postgres::config::Host::Tcp(host) = &server.get_hosts()[0] else { return None };
         let dir = std::env::temp_dir().join(format!("pooler-{}", uuid::Uuid::now_v7().simple()));
         std::fs::create_dir(&dir).unwrap();
-        // It cannot be asked for a free port, so one is taken and given back just before.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let password = server.get_password().map(String::from_utf8_lossy);
         let password = password.map(|text| format!(" password={text}")).unwrap_or_default();
         let settings = format!(
@@ -73,6 +73,13 @@ impl Drop for Pooler {
         let _ = self.child.wait();
         let _ = std::fs::remove_dir_all(&self.dir);
     }
+}
+
+/// It cannot be asked to find one itself. Not of those that the kernel gives to connections: a client
+/// of another test may have it by the time that it is bound.
+fn free_port() -> u16 {
+    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| rand::random_range(20_000..32_000)).find(is_free).unwrap()
 }
 
 fn is_root() -> bool {

@@ -1,6 +1,7 @@
 //! Several replicas on one database: what is published on any is received on every other.
 
 use serde_json::{Value, json};
+use tidings::cluster::Options;
 use tokio::task::JoinSet;
 
 use crate::client;
@@ -113,7 +114,12 @@ async fn every_client_on_every_replica_has_every_message_of_its_topics_once_and_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fifty_publishers_on_three_replicas_leave_no_hole_and_one_order() {
-    let url = harness::database_url().await;
+    // Commit times are kept by servers that were told to, as ours are.
+    let own = harness::cluster().is_borrowed().then(|| harness::private(Options::test()));
+    let url = match &own {
+        Some(cluster) => cluster.url("postgres"),
+        None => harness::database_url().await,
+    };
     let fleet = three(&url, &[]).await;
     let follower = Follower::start(Way::WebSocket, vec![fleet[2].url.clone()], "*", None);
     follower.connected().await;

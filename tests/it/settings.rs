@@ -100,6 +100,9 @@ const SHOWN: &[Shown] = shown! {
     "task_http_hosts": tasks::hosts_that_are_not_listed_are_not_asked,
         crate::tasks::http::nobody_reaches_inside_the_network;
     "task_http_secrets": crate::tasks::http::an_item_is_a_request_with_its_name_data_and_secrets;
+    "task_kubernetes": crate::tasks::kubernetes::nodes_are_cordoned_labelled_and_tainted_though_others_change_them_too,
+        crate::tasks::kubernetes::a_context_says_as_whom;
+    "task_kubernetes_context": crate::tasks::kubernetes::a_context_says_as_whom;
     "notice_users_max": notices::more_named_users_are_answered_413;
     "notice_replays_max": notices::so_many_missed_notices_come_with_a_session;
     "notice_replay_age_s": notices::older_notices_stay_in_the_inbox;

@@ -1,14 +1,17 @@
 //! Tasks through the real binary, on several replicas over one Postgres.
 
+mod cli;
 mod cost;
 mod external;
 mod faults;
 pub mod http;
 mod items;
+pub mod kubernetes;
 mod scenarios;
 mod storm;
 mod watcher;
 mod wishes;
+mod work;
 
 use std::collections::HashMap;
 

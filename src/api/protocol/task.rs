@@ -203,6 +203,10 @@ pub fn report_body(text: &str, id: &TaskId, finishes: bool) -> Result<Report, Pr
     if in_flight.as_ref().is_some_and(|names| names.len() > IN_FLIGHT_MAX) {
         faults.invalid("/in_flight", format!("at most {IN_FLIGHT_MAX} items"));
     }
+    let release: Option<bool> = match finishes {
+        true => None,
+        false => fields.take("release", "true or false", &mut faults),
+    };
     for (place, name) in in_flight.iter().flatten().enumerate().take(IN_FLIGHT_MAX) {
         if !is_word(name) {
             faults.invalid(&format!("/in_flight/{place}"), WORD);
@@ -216,7 +220,11 @@ pub fn report_body(text: &str, id: &TaskId, finishes: bool) -> Result<Report, Pr
         term: term.unwrap_or(0),
         results,
         in_flight,
-        ending: if finishes { Ending::Finish(None) } else { Ending::GoesOn },
+        ending: match release {
+            _ if finishes => Ending::Finish(None),
+            Some(true) => Ending::Release,
+            _ => Ending::GoesOn,
+        },
     })
 }
 
@@ -408,6 +416,9 @@ mod tests {
             assert!(report_body(bad, &id, false).is_err(), "{bad}");
         }
         assert_eq!(report_body(r#"{"term":3}"#, &id, true).unwrap().ending, Ending::Finish(None));
+        let released = report_body(r#"{"term":3,"release":true}"#, &id, false).unwrap();
+        assert_eq!(released.ending, Ending::Release);
+        assert!(report_body(r#"{"term":3,"release":true}"#, &id, true).is_err());
         assert!(report_body(r#"{"term":3,"in_flight":[]}"#, &id, true).is_err());
     }
 }

@@ -293,7 +293,8 @@ mod tests {
         assert!(!format!("{:?}", executor.headers).contains("s3cr3t"));
         let body =
             serde_json::json!({"names": ["{item}", 7], "why": "as {item} said", "d": "{data}"});
-        let one = Try { name: "a\"b", data: Some("[1]"), attempt: 1, tried: 0 };
+        let one =
+            Try { name: "a\"b", data: Some("[1]"), attempt: 1, tried: 0, timeout: Duration::MAX };
         let wanted = serde_json::json!({"names": ["a\"b", 7], "why": "as a\"b said", "d": [1]});
         assert_eq!(replaced(&body, one), wanted);
         assert_eq!(replaced(&body, Try { data: None, ..one })["d"], Value::Null);

@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn one(name: &str, attempt: u32, tried: u32) -> Try<'_> {
-        Try { name, data: None, attempt, tried }
+        Try { name, data: None, attempt, tried, timeout: Duration::MAX }
     }
 
     fn failed(simulate: &Simulate, attempt: u32) -> Vec<u32> {

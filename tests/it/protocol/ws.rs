@@ -7,9 +7,9 @@
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::document::{Failure, Line};
@@ -40,7 +40,13 @@ pub async fn play(stage: &mut Stage, lines: &[Line]) -> Result<(), Failure> {
         } else if text == "> bytes" {
             send(socket, line, Message::binary(vec![1, 2, 3])).await?;
         } else if let Some(sent) = text.strip_prefix("> ") {
-            send(socket, line, Message::text(stage.filled(sent))).await?;
+            let sent = send(socket, line, Message::text(stage.filled(sent))).await;
+            // Who is still writing what is too large may meet a reset before the close.
+            if sent.is_err() && lines.next_if(|line| line.text.starts_with("close 4413")).is_some()
+            {
+                continue;
+            }
+            sent?;
         } else if text.starts_with("<* ") {
             let mut group = vec![line];
             while let Some(line) = lines.next_if(|line| line.text.starts_with("<* ")) {
@@ -147,6 +153,7 @@ async fn closed(socket: &mut Socket, line: &Line, expected: &str) -> Result<(), 
             }
             Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {}
             Ok(Some(Ok(Message::Text(text)))) if text.starts_with("{\"type\":\"cursor\"") => {}
+            Ok(Some(Err(Error::Io(_)))) if expected == "4413" => return Ok(()),
             Ok(other) => {
                 return Err(Failure::new(
                     line,

@@ -1,0 +1,13 @@
+//! A contract's tests, once for each implementation.
+
+/// The module that uses it has `memory()` and `postgres()`, which make what each test is given.
+macro_rules! suite {
+    ($($test:ident)*) => {
+        mod over_memory {
+            $(#[tokio::test] async fn $test() { super::$test(super::memory().await).await; })*
+        }
+        mod over_postgres {
+            $(#[tokio::test] async fn $test() { super::$test(super::postgres().await).await; })*
+        }
+    };
+}
