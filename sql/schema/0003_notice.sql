@@ -60,10 +60,12 @@ create table tidings.inbox (
     tried_at timestamptz not null default clock_timestamp(),
     tries smallint not null default 0,
     carriers text[] not null default '{}',
+    given_up boolean not null default false,
     primary key (user_id, notice)
 ) with (fillfactor = 80);
 create index inbox_notice on tidings.inbox (notice, user_id);
 create index inbox_open on tidings.inbox (user_id, notice) where state < 3 or (confirm and state < 4);
+create index inbox_due on tidings.inbox (user_id, notice) where state < 2 and not given_up;
 comment on table tidings.inbox is 'How far each notice has come with each recipient. No foreign key: checking it would double the cost of naming 10,000.';
 comment on column tidings.inbox.user_id is 'The recipient.';
 comment on column tidings.inbox.notice is 'The number of the notice.';
@@ -77,6 +79,7 @@ comment on column tidings.inbox.confirmed_at is 'When it was confirmed.';
 comment on column tidings.inbox.tried_at is 'When the last round of delivery began.';
 comment on column tidings.inbox.tries is 'How many rounds of redelivery there were.';
 comment on column tidings.inbox.carriers is 'The replicas that have redelivered it in this round.';
+comment on column tidings.inbox.given_up is 'It is redelivered no more: all rounds are over, or it was more than a session is shown.';
 
 create table tidings.reader (
     user_id text collate "C" primary key
@@ -238,6 +241,11 @@ begin
         where tidings.notice_live(n)
     ), shown as (
         select d.* from due d where d.nth <= replays_max and (d.notice).created_at > clock_timestamp() - make_interval(secs => age_s)
+    ), hidden as (
+        -- What a session is not shown when it opens does not come by redelivery either.
+        update tidings.inbox i set given_up = true from due d
+        where i.user_id = (d.entry).user_id and i.notice = (d.entry).notice and not i.given_up
+          and not exists (select from shown s where s.place = d.place and (s.entry).notice = i.notice)
     )
     select u.place::integer, c.unread, c.unconfirmed, l.head,
         coalesce((select max(d.waiting) from due d where d.place = u.place), 0) - (select count(*) from shown d where d.place = u.place),
@@ -323,24 +331,25 @@ end $$;
 comment on function tidings.inbox_mark(text[], text[], text[], smallint[]) is 'Lets receipts grow, and says the counts of those who acted.';
 
 -- What was sent, or should have been, and nobody acknowledged: of users who have a session on this replica.
--- Each round of redelivery waits twice as long as the one before; within a round every replica carries a row once.
+-- Each round of redelivery waits twice as long as the one before, and while it lasts every replica carries a row once;
+-- after the last one a row is given up, so that who never acknowledges costs nothing.
 create function tidings.inbox_due(carrier text, users text[], grace_ms bigint, tries_max integer, rows_max integer)
 returns table (user_id text, id text, sending integer, topic text, seq bigint, at_ms bigint, expires_ms bigint, priority smallint, said text)
 language sql as $$
     with due as (
-        select i.user_id, i.notice,
-            i.tries < tries_max and i.tried_at + make_interval(secs => grace_ms / 1000.0 * power(2, i.tries)) <= clock_timestamp() as begins
+        select i.user_id, i.notice, r.is_over, r.is_over and i.tries >= tries_max as ends
         from tidings.inbox i join tidings.notice n on n.number = i.notice
-        where i.user_id = any (users) and i.state < 2 and tidings.notice_live(n)
-          and ((i.tries < tries_max and i.tried_at + make_interval(secs => grace_ms / 1000.0 * power(2, i.tries)) <= clock_timestamp())
-            or (i.tries > 0 and carrier <> all (i.carriers)))
+        cross join lateral (select i.tried_at + make_interval(secs => grace_ms / 1000.0 * power(2, i.tries)) <= clock_timestamp() as is_over) r
+        where i.user_id = any (users) and i.state < 2 and not i.given_up and tidings.notice_live(n)
+          and (r.is_over or (i.tries > 0 and carrier <> all (i.carriers)))
         order by i.notice limit rows_max
         for update of i skip locked
     ), taken as (
         update tidings.inbox i set
-            tries = i.tries + d.begins::integer,
-            tried_at = case when d.begins then clock_timestamp() else i.tried_at end,
-            carriers = case when d.begins then array[carrier] else i.carriers || carrier end
+            given_up = d.ends,
+            tries = i.tries + (d.is_over and not d.ends)::integer,
+            tried_at = case when d.is_over and not d.ends then clock_timestamp() else i.tried_at end,
+            carriers = case when d.ends then '{}' when d.is_over then array[carrier] else i.carriers || carrier end
         from due d where i.user_id = d.user_id and i.notice = d.notice
         returning i as entry
     )
@@ -348,6 +357,7 @@ language sql as $$
         (extract(epoch from n.created_at) * 1000)::bigint, (extract(epoch from n.expires_at) * 1000)::bigint,
         tidings.notice_priority(n.priority), tidings.notice_data(n)
     from taken t join tidings.notice n on n.number = (t.entry).notice
+    where not (t.entry).given_up
     order by n.number
 $$;
 comment on function tidings.inbox_due(text, text[], bigint, integer, integer) is 'Claims receipts to be redelivered by one replica.';
@@ -368,7 +378,7 @@ begin
         return;
     end if;
     update tidings.notice n set sending = n.sending + 1 where n.number = own.number;
-    update tidings.inbox i set tried_at = to_timestamp(0), tries = 0, carriers = '{}' where i.notice = own.number and i.state < 2;
+    update tidings.inbox i set tried_at = to_timestamp(0), tries = 0, carriers = '{}', given_up = false where i.notice = own.number and i.state < 2;
     get diagnostics due = row_count;
     outcome := 'done';
     return next;
@@ -477,3 +487,123 @@ begin
     delete from tidings.replica r where r.id = any (dead);
 end $$;
 comment on function tidings.presence_reap(text) is 'Removes what nobody renews.';
+
+-- A task whose owner is to find a notice: one for each attempt that ended, in the same transaction.
+alter table tidings.task add column notice boolean not null default false;
+comment on column tidings.task.notice is 'Its owner finds a notice in the inbox when an attempt has ended.';
+
+-- The same as before, and whether its owner finds a notice.
+create function tidings.task_submit(
+    given_id text, given_key text, given_action text, given_owner text, is_external boolean,
+    given_concurrency integer, given_retries integer, given_timeout_ms integer, once boolean,
+    given_executor text, given_meta text, names text[], datas text[], is_notice boolean)
+returns table (id text, duplicate boolean, told tidings.told)
+language plpgsql as $$
+#variable_conflict use_column
+begin
+    return query select * from tidings.task_submit(given_id, given_key, given_action, given_owner, is_external, given_concurrency,
+        given_retries, given_timeout_ms, once, given_executor, given_meta, names, datas);
+    -- Of a duplicate the id is another.
+    update tidings.task t set notice = true where is_notice and t.id = given_id;
+end $$;
+comment on function tidings.task_submit(text, text, text, text, boolean, integer, integer, integer, boolean, text, text, text[], text[], boolean) is 'Stores a task with its items, once per idempotency key.';
+
+-- The notice about an attempt that ended, for the owner alone; `store/notice.rs` writes the same in memory.
+create function tidings.task_notice(t tidings.task) returns tidings.notice
+language plpgsql as $$
+declare
+    own tidings.notice;
+begin
+    insert into tidings.notice (id, target, title, content, data, priority, confirm, recipients)
+    select 'task-' || t.id || '-' || t.attempt, 'users', t.action || ': ' || t.status,
+        format('%s of %s succeeded, %s failed, %s cancelled', t.succeeded, t.total, t.failed, t.cancelled),
+        row_to_json(d)::text, 'normal', false, 1
+    from (select t.id as task, t.action, t.status, t.attempt, t.total, t.succeeded, t.failed, t.cancelled) d
+    on conflict (id) do nothing returning * into own;
+    insert into tidings.inbox (user_id, notice, place, confirm) select t.owner, own.number, 0, false where own.number is not null;
+    return own;
+end $$;
+comment on function tidings.task_notice(tidings.task) is 'Stores the notice about an attempt that ended.';
+
+-- Appends what is to be said of tasks: on the topic of each, and on that of its owner.
+-- The caller holds the rows of the tasks. Of one that is finished it is the last word of this attempt, and a notice if one is wished:
+-- of what is told, a place that is neither final nor not is a notice, and its id the notice's.
+create or replace function tidings.task_say(given bigint[], succeeded_items text[], failed_items json, truncated boolean) returns tidings.told
+language plpgsql as $$
+declare
+    told tidings.told;
+    one tidings.task;
+    done record;
+    lists json[] := '{}';
+    cut boolean[] := '{}';
+    place bigint;
+    each integer;
+    data text;
+    is_final boolean;
+    names record;
+    own tidings.notice;
+    notices tidings.notice[] := '{}';
+begin
+    if coalesce(cardinality(given), 0) = 0 then
+        return null;
+    end if;
+    -- Whatever takes long is read before the log is locked.
+    for each in 1 .. cardinality(given) loop
+        select * into one from tidings.task t where t.number = given[each];
+        if one.finished_at is null then
+            lists := lists || failed_items;
+            cut := cut || truncated;
+        else
+            select * into names from tidings.task_failed_items(one.number);
+            lists := lists || names.items;
+            cut := cut || (truncated or one.failed > names.listed);
+            if one.notice and one.owner is not null then
+                own := tidings.task_notice(one);
+                notices := notices || case when own.number is not null then array[own] end;
+            end if;
+        end if;
+    end loop;
+    told.topics := '{}';
+    told.datas := '{}';
+    told.finals := '{}';
+    told.ids := '{}';
+    select l.head into place from tidings.log l for update;
+    for each in 1 .. cardinality(given) loop
+        update tidings.task t set seq = place + 1, updated_at = clock_timestamp() where t.number = given[each] returning t.* into one;
+        is_final := one.finished_at is not null;
+        data := tidings.task_data(one, succeeded_items, lists[each], cut[each]);
+        told.topics := told.topics || ('task:' || one.id);
+        told.datas := told.datas || data;
+        told.finals := told.finals || is_final;
+        told.ids := told.ids || one.id;
+        place := place + 1;
+        if one.owner is not null then
+            told.topics := told.topics || ('user:' || one.owner);
+            told.datas := told.datas || data;
+            told.finals := told.finals || is_final;
+            told.ids := told.ids || one.id;
+            place := place + 1;
+        end if;
+    end loop;
+    foreach own in array notices loop
+        told.topics := told.topics || (select 'user:' || i.user_id from tidings.inbox i where i.notice = own.number);
+        told.datas := told.datas || tidings.notice_data(own);
+        told.finals := array_append(told.finals, null);
+        told.ids := told.ids || own.id;
+    end loop;
+    -- Both kinds about a task leave a session's queue at one priority: a last word that overtook a state would be followed by an older one.
+    select * into done from tidings.log_append(
+        told.topics, told.datas,
+        (select array_agg(case when f is null then 'notice' when f then 'task.finished' else 'task.progress' end order by n) from unnest(told.finals) with ordinality u(f, n)),
+        (select array_agg(case when f is false then 1 else 0 end::smallint order by n) from unnest(told.finals) with ordinality u(f, n)),
+        told.ids,
+        (select array_agg(case when f is null then 1 else 0 end::smallint order by n) from unnest(told.finals) with ordinality u(f, n)),
+        array_fill(null::integer, array[cardinality(told.topics)]),
+        null);
+    update tidings.notice n set seq = done.first_seq + s.place - 1, created_at = done.at
+    from unnest(told.ids, told.finals) with ordinality s(id, is_final, place) where s.is_final is null and n.id = s.id;
+    told.epoch := done.epoch;
+    told.at_ms := (extract(epoch from done.at) * 1000)::bigint;
+    told.first_seq := done.first_seq;
+    return told;
+end $$;

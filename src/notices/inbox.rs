@@ -9,14 +9,20 @@ use std::sync::Arc;
 
 use super::Notices;
 use super::keeper::Job;
-use super::mailbox::{Letter, Mailbox};
+use super::mailbox::{LIVE, Letter, Mailbox, REPLAY};
 use crate::domain::notice::{COUNTS, Counts, role_topic};
 use crate::domain::{Class, Draft, Epoch, Message, NoticeId, ReceiptState, Seq, Timestamp, Topic};
 use crate::frame::{About, Frame};
 use crate::store::notice::{Mark, Reader, counts_draft};
 
+/// How many notices wait for what was missed, which is older. Beyond it they are handed out at once.
+const HELD_MAX: usize = 128;
+
 /// How many notices a session remembers to have been handed. Older ones have long been acknowledged.
 const HAD_MAX: usize = 1_024;
+
+/// Which sending the message of a notice in the log is.
+const FIRST_SENDING: u32 = 1;
 
 /// What comes for a session beside what its feed hands out.
 #[derive(Debug)]
@@ -40,13 +46,16 @@ pub struct Inbox {
     /// What was handed out and is to be said to be sent once it was written.
     handed: Vec<NoticeId>,
     recount: bool,
+    /// Whether what was missed has come; until then what comes live is held, so that the oldest is first.
+    opened: bool,
+    held: Vec<(NoticeId, Arc<Frame>)>,
 }
 
 impl Inbox {
     pub(super) fn new(notices: Notices, reader: Reader) -> Inbox {
         let mailbox = notices.shared.mailboxes.enter(reader);
         notices.shared.metrics.notices.readers.inc();
-        let inbox = Inbox {
+        let mut inbox = Inbox {
             notices,
             mailbox,
             had: HashMap::new(),
@@ -56,6 +65,8 @@ impl Inbox {
             told: Some(Counts::default()),
             handed: Vec::new(),
             recount: false,
+            opened: false,
+            held: Vec::new(),
         };
         inbox.open();
         inbox
@@ -76,13 +87,14 @@ impl Inbox {
     }
 
     /// Asks for what was missed. If there is no room the loop comes upon it by its tick.
-    fn open(&self) {
+    fn open(&mut self) {
+        self.opened = false;
         self.mailbox.set_opened(false);
         self.job(Job::Open(self.mailbox.clone()), "open");
     }
 
     /// The session was reset: what it missed in the log it may have missed here.
-    pub fn reopen(&self) {
+    pub fn reopen(&mut self) {
         self.open();
     }
 
@@ -103,6 +115,15 @@ impl Inbox {
                 posts.push(Post::Frame(frame));
             }
         }
+        if state.opened {
+            self.opened = true;
+            for (id, frame) in std::mem::take(&mut self.held) {
+                let late = frame.expires_at.is_some_and(|at| at <= now);
+                if !late && self.note(&id, FIRST_SENDING, LIVE) {
+                    posts.push(Post::Frame(frame));
+                }
+            }
+        }
         if let Some((counts, as_of)) = state.counts
             && as_of >= self.counted
         {
@@ -115,7 +136,7 @@ impl Inbox {
     }
 
     /// Whether a frame of the log is for this session, and has not been handed to it before.
-    pub async fn admits(&mut self, frame: &Frame) -> bool {
+    pub async fn admits(&mut self, frame: &Arc<Frame>) -> bool {
         if frame.about == About::Anything || !self.is_own(&frame.topic) {
             return true;
         }
@@ -133,30 +154,36 @@ impl Inbox {
             }
             About::Recall => {
                 self.recount = true;
+                // It may wait in the mailbox, or be held.
+                if let Some(id) = frame.key.as_deref().and_then(NoticeId::parse) {
+                    self.remember(&id, u32::MAX);
+                }
                 true
             }
             About::Notice => {
                 let id = frame.key.as_deref().and_then(NoticeId::parse);
                 let Some(id) = id.filter(|_| frame.seq.is_some()) else { return true };
-                let mut sending = 1;
                 if !self.is_personal(&frame.topic) {
                     let shared = self.notices.shared.clone();
                     match shared.facts.of(&id, &*shared.notices).await {
-                        Ok(Some(fact)) if fact.except.contains(&self.reader().user) => {
-                            return false;
-                        }
-                        Ok(Some(fact)) => sending = fact.sending,
+                        Ok(Some(except)) if except.contains(&self.reader().user) => return false,
+                        Ok(Some(_)) => {}
                         // Somebody published a message that looks like one.
                         Ok(None) => return true,
                         Err(error) => {
                             // It cannot be known whether it may be shown. It comes as something missed.
                             tracing::debug!(%error, "a notice is kept back until the store is back");
+                            self.opened = false;
                             self.mailbox.set_opened(false);
                             return false;
                         }
                     }
                 }
-                self.note(&id, sending, "live")
+                if !self.opened && self.held.len() < HELD_MAX {
+                    self.held.push((id, frame.clone()));
+                    return false;
+                }
+                self.note(&id, FIRST_SENDING, LIVE)
             }
         }
     }
@@ -190,24 +217,33 @@ impl Inbox {
             || self.reader().roles.iter().any(|role| role_topic(role).as_ref() == Some(topic))
     }
 
-    /// Whether it has not been handed that notice yet; now it is.
+    /// Whether it is to be handed that notice; now it is. What was missed comes once, whatever its
+    /// sender did meanwhile; what was sent again while the session was open comes again.
     fn note(&mut self, id: &NoticeId, sending: u32, way: &'static str) -> bool {
-        match self.had.get_mut(id) {
-            Some(had) if *had >= sending => return false,
-            Some(had) => *had = sending,
-            None => {
-                self.had.insert(id.clone(), sending);
-                self.had_order.push_back(id.clone());
-                if self.had_order.len() > HAD_MAX
-                    && let Some(oldest) = self.had_order.pop_front()
-                {
-                    self.had.remove(&oldest);
-                }
-            }
+        let had = self.remember(id, sending);
+        let comes = had.is_none_or(|had| had < sending && way != REPLAY);
+        if comes {
+            self.notices.shared.metrics.notices.handed.get_or_create(&way.into()).inc();
+            self.handed.push(id.clone());
         }
-        self.notices.shared.metrics.notices.handed.get_or_create(&way.into()).inc();
-        self.handed.push(id.clone());
-        true
+        comes
+    }
+
+    /// That it was handed a sending of a notice. Returns which one it had.
+    fn remember(&mut self, id: &NoticeId, sending: u32) -> Option<u32> {
+        if let Some(had) = self.had.get_mut(id) {
+            let before = *had;
+            *had = before.max(sending);
+            return Some(before);
+        }
+        self.had.insert(id.clone(), sending);
+        self.had_order.push_back(id.clone());
+        if self.had_order.len() > HAD_MAX
+            && let Some(oldest) = self.had_order.pop_front()
+        {
+            self.had.remove(&oldest);
+        }
+        None
     }
 
     /// Counts that are told to this session alone: they have no place in the log.

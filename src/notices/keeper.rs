@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::mailbox::{Letter, Mailbox};
+use super::mailbox::{AGAIN, Letter, Mailbox, REPLAY};
 use super::{Notices, Shared};
 use crate::domain::notice::Counts;
 use crate::domain::{Seq, Timestamp, UserId};
@@ -231,7 +231,7 @@ impl Shared {
             }
         };
         for (mailbox, Opened { counts, as_of, missed, left_out }) in mailboxes.iter().zip(opened) {
-            let letters = missed.into_iter().map(|delivery| letter(delivery, "replay"));
+            let letters = missed.into_iter().map(|delivery| letter(delivery, REPLAY));
             mailbox.set_opened(true);
             mailbox.open(letters.collect(), left_out);
             mailbox.count(counts, as_of);
@@ -267,10 +267,10 @@ impl Shared {
                 }
             };
             for (user, delivery) in due {
-                let letter = letter(delivery, "again");
+                let letter = letter(delivery, AGAIN);
                 for mailbox in self.mailboxes.of(&user) {
                     if !mailbox.again(letter.clone()) {
-                        self.metrics.notices.refused.get_or_create(&"again".into()).inc();
+                        self.metrics.notices.refused.get_or_create(&AGAIN.into()).inc();
                     }
                 }
             }

@@ -16,6 +16,11 @@ use crate::store::notice::Reader;
 /// round, since nobody acknowledges what was not sent.
 const AGAIN_MAX: usize = 128;
 
+/// By which way a notice comes: as it was sent, as something missed, or as nobody acknowledged it.
+pub const LIVE: &str = "live";
+pub const REPLAY: &str = "replay";
+pub const AGAIN: &str = "again";
+
 /// A notice out of its turn.
 #[derive(Debug, Clone)]
 pub struct Letter {
@@ -37,6 +42,8 @@ pub struct Mailbox {
 #[derive(Default)]
 pub struct State {
     pub letters: VecDeque<Letter>,
+    /// Whether what was missed is among them, or would be if there were any.
+    pub opened: bool,
     pub left_out: u64,
     /// The newest alone.
     pub counts: Option<(Counts, Seq)>,
@@ -56,6 +63,7 @@ impl Mailbox {
         let mut state = self.state.lock();
         state.letters.extend(letters);
         state.left_out += left_out;
+        state.opened = true;
         self.ready.notify_one();
     }
 

@@ -36,7 +36,7 @@ pub struct MemorySettings {
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
-    /// Taken before `state`, never after it.
+    /// Taken before `notices` and `state`, never after them.
     tasks: Arc<Mutex<task::Books>>,
     /// Taken before `presence` and `state`, never after them.
     notices: Arc<Mutex<notice::Books>>,

@@ -17,7 +17,7 @@ use super::task::time_text;
 use crate::domain::notice::{COUNTS, Counts, NOTICE, RECALLED};
 use crate::domain::{
     Class, Draft, Message, Notice, NoticeId, Priority, Receipt, ReceiptState, Seq, Tally, Target,
-    Timestamp, Topic, Urgency, UserId,
+    Task, Timestamp, Topic, Urgency, UserId,
 };
 use crate::notification::Announcement;
 
@@ -36,6 +36,48 @@ pub struct NewNotice {
     pub sender: Option<UserId>,
     /// Scoped to who sends.
     pub idempotency_key: Option<Arc<str>>,
+}
+
+impl NewNotice {
+    /// How many are named; of everybody and of roles nobody knows.
+    pub fn recipients(&self) -> Option<u32> {
+        match &self.target {
+            Target::Users(users) => u32::try_from(users.len()).ok(),
+            _ => None,
+        }
+    }
+
+    /// That an attempt of a task has ended, for its owner; `tidings.task_notice` writes the same.
+    pub fn about(task: &Task) -> Option<NewNotice> {
+        let counts = task.counts;
+        let data = json!({
+            "task": task.id.as_str(),
+            "action": &*task.action,
+            "status": task.status.as_str(),
+            "attempt": task.attempt,
+            "total": counts.total,
+            "succeeded": counts.succeeded,
+            "failed": counts.failed,
+            "cancelled": counts.cancelled,
+        });
+        let content = format!(
+            "{} of {} succeeded, {} failed, {} cancelled",
+            counts.succeeded, counts.total, counts.failed, counts.cancelled
+        );
+        Some(NewNotice {
+            id: NoticeId::parse(&format!("task-{}-{}", task.id, task.attempt))?,
+            target: Target::Users(vec![task.owner.clone()?]),
+            except: Vec::new(),
+            title: format!("{}: {}", task.action, task.status.as_str()).into(),
+            content: content.into(),
+            data: data.to_string().into(),
+            urgency: Urgency::default(),
+            confirm: false,
+            expires_in_s: None,
+            sender: None,
+            idempotency_key: None,
+        })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -221,11 +263,18 @@ pub fn drafts(
     ttl_s: Option<u32>,
 ) -> Vec<Draft> {
     let data: Arc<str> = data.into();
-    let draft = |topic| Draft {
-        ttl_s,
-        ..of_notice(topic, data.clone(), NOTICE, id.as_str(), urgency.priority())
-    };
-    topics.into_iter().map(draft).collect()
+    topics.into_iter().map(|topic| draft(id, topic, data.clone(), urgency, ttl_s)).collect()
+}
+
+/// One of them.
+pub fn draft(
+    id: &NoticeId,
+    topic: Topic,
+    data: Arc<str>,
+    urgency: Urgency,
+    ttl_s: Option<u32>,
+) -> Draft {
+    Draft { ttl_s, ..of_notice(topic, data, NOTICE, id.as_str(), urgency.priority()) }
 }
 
 pub fn recall_drafts(id: &NoticeId, topics: Vec<Topic>, priority: Priority) -> Vec<Draft> {

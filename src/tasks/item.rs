@@ -127,6 +127,7 @@ mod tests {
             retries: 2,
             item_timeout: Duration::from_secs(30),
             at_most_once: false,
+            notice: false,
         };
         let since = Instant::now();
         let done = run(&executor, &item, rules, 1, &CancellationToken::new()).await;
@@ -170,6 +171,7 @@ mod tests {
             retries: 20,
             item_timeout: Duration::from_secs(30),
             at_most_once: false,
+            notice: false,
         };
         let stop = CancellationToken::new();
         stop.cancel();

@@ -113,6 +113,7 @@ fn new_task(id: &str, names: &[&str]) -> NewTask {
             retries: 2,
             item_timeout: Duration::from_secs(30),
             at_most_once: false,
+            notice: false,
         },
         idempotency_key: None,
         items: names.iter().map(|name| ((*name).into(), None)).collect(),

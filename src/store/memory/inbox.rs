@@ -1,13 +1,13 @@
 //! Inboxes in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::MemoryStore;
 use super::notice::{Books, Row};
-use crate::domain::{ReceiptState, Timestamp, UserId};
+use crate::domain::{NoticeId, ReceiptState, Timestamp, UserId};
 use crate::store::StoreError;
 use crate::store::notice::{
     Delivery, Entry, InboxFilter, InboxStore, Mark, Marked, Opened, Reader, Redelivery, Replays,
@@ -35,6 +35,11 @@ impl InboxStore for MemoryStore {
             let missed: Vec<Delivery> =
                 waiting.iter().skip(newest).filter(young).cloned().collect();
             let left_out = (waiting.len() - missed.len()) as u64;
+            // What a session is not shown when it opens does not come by redelivery either.
+            let shown: HashSet<&NoticeId> = missed.iter().map(|one| &one.id).collect();
+            let hidden = waiting.iter().filter(|one| !shown.contains(&one.id));
+            let hidden: Vec<u64> = hidden.filter_map(|one| books.number(&one.id)).collect();
+            books.give_up(&reader.user, &hidden);
             Opened { counts: books.counts(&reader.user, now), as_of, missed, left_out }
         };
         Ok(readers.iter().map(one).collect())
@@ -113,17 +118,23 @@ impl InboxStore for MemoryStore {
         let mut found: BTreeMap<(u64, UserId), Delivery> = BTreeMap::new();
         for user in of.users {
             let rows = inboxes.get_mut(user).into_iter().flatten();
-            for (number, row) in rows.filter(|(_, row)| row.receipt.state < ReceiptState::Received)
-            {
+            let waits =
+                |row: &Row| row.receipt.state < ReceiptState::Received && !row.given_up;
+            for (number, row) in rows.filter(|(_, row)| waits(row)) {
                 let Some(sheet) = notices.get(number).filter(|sheet| sheet.is_live(now)) else {
                     continue;
                 };
                 let wait =
                     of.grace.saturating_mul(1_u32.checked_shl(row.tries).unwrap_or(u32::MAX));
-                let begins = row.tries < of.tries_max && after(row.tried_at, wait) <= now;
+                let is_over = after(row.tried_at, wait) <= now;
                 let carried = row.carriers.iter().any(|carrier| **carrier == *of.replica);
-                if found.len() < of.rows_max && (begins || (row.tries > 0 && !carried)) {
-                    if begins {
+                if found.len() < of.rows_max && (is_over || (row.tries > 0 && !carried)) {
+                    if is_over && row.tries >= of.tries_max {
+                        row.given_up = true;
+                        row.carriers.clear();
+                        continue;
+                    }
+                    if is_over {
                         (row.tried_at, row.tries) = (now, row.tries + 1);
                         row.carriers.clear();
                     }

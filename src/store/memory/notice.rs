@@ -51,6 +51,7 @@ pub struct Row {
     pub tried_at: Timestamp,
     pub tries: u32,
     pub carriers: Vec<Arc<str>>,
+    pub given_up: bool,
 }
 
 impl Row {
@@ -63,7 +64,7 @@ impl Row {
             read_at: None,
             confirmed_at: None,
         };
-        Row { place, receipt, tried_at, tries: 0, carriers: Vec::new() }
+        Row { place, receipt, tried_at, tries: 0, carriers: Vec::new(), given_up: false }
     }
 
     /// Whether it grew.
@@ -155,6 +156,57 @@ impl Books {
         }
     }
 
+    /// Nothing of these is redelivered.
+    pub fn give_up(&mut self, user: &UserId, numbers: &[u64]) {
+        let Some(rows) = self.inboxes.get_mut(user) else { return };
+        for number in numbers {
+            if let Some(row) = rows.get_mut(number) {
+                row.given_up = true;
+            }
+        }
+    }
+
+    /// A notice whose messages begin at `seq`, and the rows of those who are named.
+    pub fn keep(&mut self, new: &NewNotice, data: Arc<str>, now: Timestamp, seq: Seq) {
+        let named = match &new.target {
+            Target::Users(users) => users.clone(),
+            _ => Vec::new(),
+        };
+        let notice = Notice {
+            id: new.id.clone(),
+            target: new.target.clone(),
+            except: new.except.clone(),
+            title: new.title.clone(),
+            content: new.content.clone(),
+            data: new.data.clone(),
+            urgency: new.urgency,
+            confirm: new.confirm,
+            sender: new.sender.clone(),
+            recipients: new.recipients(),
+            created_at: now,
+            expires_at: expires_at(new, now),
+            recalled_at: None,
+            sending: 1,
+        };
+        self.last += 1;
+        let number = self.last;
+        for (place, user) in named.iter().enumerate() {
+            let row = Row::new(user, place, now);
+            self.inboxes.entry(user.clone()).or_default().insert(number, row);
+        }
+        self.numbers.insert(new.id.clone(), number);
+        let key = new.idempotency_key.clone();
+        if let Some(key) = &key {
+            self.keys.insert(key.clone(), new.id.clone());
+        }
+        self.notices.insert(number, Sheet { notice, key, named, data, seq });
+        while self.notices.len() > NOTICES_MAX
+            && let Some(oldest) = self.notices.keys().next().copied()
+        {
+            self.remove(oldest);
+        }
+    }
+
     pub fn counts(&self, user: &UserId, now: Timestamp) -> Counts {
         let mut counts = Counts::default();
         for (number, row) in self.inboxes.get(user).into_iter().flatten() {
@@ -217,54 +269,11 @@ impl NoticeStore for MemoryStore {
         if topics.is_empty() {
             return Err(StoreError::Refused("a notice for nobody".to_owned()));
         }
-        let later = |s: u32| Timestamp(now.0.saturating_add(i64::from(s) * 1000));
-        let expires_at = new.expires_in_s.map(later);
-        let data: Arc<str> = document(new, expires_at).into();
+        let data: Arc<str> = document(new, expires_at(new, now)).into();
         let drafts = drafts(&new.id, topics, &data, new.urgency, new.expires_in_s);
         let told = self.append_and_tell(&drafts);
-        let named = match &new.target {
-            Target::Users(users) => users.clone(),
-            _ => Vec::new(),
-        };
-        let recipients = match &new.target {
-            Target::Users(users) => u32::try_from(users.len()).ok(),
-            _ => None,
-        };
-        let notice = Notice {
-            id: new.id.clone(),
-            target: new.target.clone(),
-            except: new.except.clone(),
-            title: new.title.clone(),
-            content: new.content.clone(),
-            data: new.data.clone(),
-            urgency: new.urgency,
-            confirm: new.confirm,
-            sender: new.sender.clone(),
-            recipients,
-            created_at: now,
-            expires_at,
-            recalled_at: None,
-            sending: 1,
-        };
-        books.last += 1;
-        let number = books.last;
-        for (place, user) in named.iter().enumerate() {
-            let row = Row::new(user, place, now);
-            books.inboxes.entry(user.clone()).or_default().insert(number, row);
-        }
-        books.numbers.insert(new.id.clone(), number);
-        if let Some(key) = &new.idempotency_key {
-            books.keys.insert(key.clone(), new.id.clone());
-        }
-        let seq = told.as_ref().map_or(Seq::ZERO, |told| told.first);
-        let key = new.idempotency_key.clone();
-        books.notices.insert(number, Sheet { notice, key, named, data, seq });
-        while books.notices.len() > NOTICES_MAX
-            && let Some(oldest) = books.notices.keys().next().copied()
-        {
-            books.remove(oldest);
-        }
-        Ok(Sent { id: new.id.clone(), duplicate: false, recipients, told })
+        books.keep(new, data, now, told.as_ref().map_or(Seq::ZERO, |told| told.first));
+        Ok(Sent { id: new.id.clone(), duplicate: false, recipients: new.recipients(), told })
     }
 
     async fn get(&self, id: &NoticeId) -> Result<Option<Notice>, StoreError> {
@@ -329,6 +338,7 @@ impl NoticeStore for MemoryStore {
         for row in rows.filter(|row| row.receipt.state < ReceiptState::Received) {
             (row.tried_at, row.tries) = (Timestamp(0), 0);
             row.carriers.clear();
+            row.given_up = false;
             due += 1;
         }
         Ok(Resent::Done(due))
@@ -361,6 +371,10 @@ impl NoticeStore for MemoryStore {
         }
         Ok(gone.len() as u64)
     }
+}
+
+fn expires_at(new: &NewNotice, now: Timestamp) -> Option<Timestamp> {
+    new.expires_in_s.map(|s| Timestamp(now.0.saturating_add(i64::from(s) * 1000)))
 }
 
 /// Of named users it is told how many, not who.

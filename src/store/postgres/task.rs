@@ -6,15 +6,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
+use super::notice::notice_id;
 use super::query::{self, Params, Query};
 use super::row::{self, get};
 use super::{PostgresStore, StoreError};
 use crate::domain::{
     Counts, Draft, Epoch, ItemStatus, Message, Seq, Task, TaskId, TaskItem, TaskRules, TaskStatus,
-    Timestamp, Topic, UserId,
+    Timestamp, Topic, Urgency, UserId,
 };
 use crate::notification::{self, Announcement};
 use crate::store::LogStore;
+use crate::store::notice;
 use crate::store::task::{
     Claim, Claimed, Ending, Granted, ItemFilter, NewTask, Report, Reported, Snapshot, Submitted,
     TaskFilter, TaskStore, Which, Wish, announcement, draft,
@@ -43,6 +45,7 @@ impl TaskStore for PostgresStore {
             &&*task.meta,
             &names,
             &datas,
+            &task.rules.notice,
         ];
         let answer = self.database.row(&query::TASK_SUBMIT, params).await?;
         let id = task_id(get(&answer, TOLD)?)?;
@@ -226,12 +229,16 @@ impl PostgresStore {
 fn drafts(answer: &Row) -> Result<Vec<Draft>, StoreError> {
     let topics: Vec<&str> = get(answer, 3)?;
     let datas: Vec<&str> = get(answer, 4)?;
-    let finals: Vec<bool> = get(answer, 5)?;
+    // Neither final nor not: a notice.
+    let finals: Vec<Option<bool>> = get(answer, 5)?;
     let ids: Vec<&str> = get(answer, 6)?;
     let parts = topics.into_iter().zip(datas).zip(finals).zip(ids);
     let one = |(((topic, data), is_final), id)| {
         let topic = Topic::parse(topic).map_err(|_| row::corrupt("the topic of a task"))?;
-        Ok(draft(&task_id(id)?, topic, data, is_final))
+        match is_final {
+            Some(is_final) => Ok(draft(&task_id(id)?, topic, data, is_final)),
+            None => Ok(notice::draft(&notice_id(id)?, topic, data.into(), Urgency::default(), None)),
+        }
     };
     parts.map(one).collect()
 }
@@ -278,6 +285,7 @@ fn task(found: &Row) -> Result<Task, StoreError> {
             retries: count(20)?,
             item_timeout: Duration::from_millis(timeout_ms),
             at_most_once: get(found, 22)?,
+            notice: get(found, 24)?,
         },
         seq: Seq::from_db(get(found, 23)?),
     })
