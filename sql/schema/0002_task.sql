@@ -33,6 +33,7 @@ create table tidings.task (
     executor text not null,
     meta text not null,
     seq bigint not null default 0,
+    precedence timestamptz not null,
     created_at timestamptz not null default clock_timestamp(),
     started_at timestamptz,
     updated_at timestamptz not null default clock_timestamp(),
@@ -40,7 +41,9 @@ create table tidings.task (
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0);
 -- What a report changes stands in no index, so that its row versions stay on their page.
 create index task_due on tidings.task ((not external or cancelling), due_at) where due_at is not null;
+create index task_precedence on tidings.task ((not external or cancelling), precedence) where due_at is not null;
 create index task_owner on tidings.task (owner, number);
+create index task_open on tidings.task (owner) where finished_at is null;
 create index task_finished on tidings.task (finished_at) where finished_at is not null;
 comment on table tidings.task is 'Batch operations, one row each; its lock is the order of everything that happens to the task.';
 comment on column tidings.task.number is 'The order of submission.';
@@ -72,6 +75,7 @@ comment on column tidings.task.at_most_once is 'Items in hand when a lease runs 
 comment on column tidings.task.executor is 'JSON: how an item is run.';
 comment on column tidings.task.meta is 'JSON, byte for byte as it was submitted.';
 comment on column tidings.task.seq is 'The seq of the last message about it, which says what this row says.';
+comment on column tidings.task.precedence is 'Of what is due the earliest is claimed first: a second later for each task that its owner had open.';
 comment on column tidings.task.created_at is 'When it was submitted.';
 comment on column tidings.task.started_at is 'When this attempt was first claimed.';
 comment on column tidings.task.updated_at is 'When the last message about it was appended.';
@@ -213,6 +217,15 @@ end $$;
 comment on function tidings.task_say(bigint[], text[], json, boolean) is 'Appends the messages about tasks, in the caller''s transaction.';
 
 -- A task and its items, set at a time. A known idempotency key is answered with the task it brought.
+-- Whoever submits a thousand tasks does not make everybody else wait for all of them; and since a
+-- precedence is a time, nobody waits for ever.
+create function tidings.task_precedence(given_owner text) returns timestamptz
+language sql volatile as $$
+    select clock_timestamp() + make_interval(secs => count(*)) from (
+        select from tidings.task t where t.owner is not distinct from given_owner and t.finished_at is null limit 1000) open
+$$;
+comment on function tidings.task_precedence(text) is 'The precedence of a task that its owner submits now.';
+
 create function tidings.task_submit(
     given_id text, given_key text, given_action text, given_owner text, is_external boolean,
     given_concurrency integer, given_retries integer, given_timeout_ms integer, once boolean,
@@ -224,9 +237,9 @@ declare
     fresh bigint;
 begin
     perform set_config('synchronous_commit', 'off', true);
-    insert into tidings.task (id, idempotency_key, action, owner, external, concurrency, retries, item_timeout_ms, at_most_once, executor, meta, total)
+    insert into tidings.task (id, idempotency_key, action, owner, external, concurrency, retries, item_timeout_ms, at_most_once, executor, meta, total, precedence)
     values (given_id, given_key, given_action, given_owner, is_external, given_concurrency, given_retries, given_timeout_ms, once,
-        given_executor, given_meta, cardinality(names))
+        given_executor, given_meta, cardinality(names), tidings.task_precedence(given_owner))
     on conflict (idempotency_key) do nothing returning number into fresh;
     if fresh is null then
         return query select t.id, true, null::tidings.told from tidings.task t where t.idempotency_key = given_key;
@@ -300,7 +313,7 @@ begin
         select t.* from tidings.task t
         where (not t.external or t.cancelling) = (actions is null) and t.due_at <= clock_timestamp()
           and (actions is null or t.action = any (actions)) and (given_owner is null or t.owner = given_owner)
-        order by t.due_at limit tasks_max for update skip locked
+        order by t.precedence limit tasks_max for update skip locked
     loop
         lost := tidings.task_interrupt(own);
         said := said || own.number;
@@ -497,7 +510,7 @@ begin
     update tidings.task_item i set status = 'pending', error = null, attempt = null, finished_at = null
     where i.task = own.number and i.status in ('failed', 'cancelled');
     update tidings.task t set status = 'pending', attempt = t.attempt + 1, failed = 0, cancelled = 0, takeovers = 0, error = null, message = null,
-        started_at = null, finished_at = null, due_at = clock_timestamp()
+        started_at = null, finished_at = null, due_at = clock_timestamp(), precedence = tidings.task_precedence(own.owner)
     where t.number = own.number;
     outcome := 'done';
     told := tidings.task_say(array[own.number], null, null, false);

@@ -267,6 +267,9 @@ pub static SETTINGS: &[Setting] = &[
         .default("1000000"),
     setting("memory", "memory_bytes_max", bytes(MIB, 64 * GIB),
         "What their `data` may weigh.").default("512 MiB"),
+    setting("memory", "memory_items_max", count(1, 100_000_000),
+        "Items of tasks kept where there is no database; tasks that ended go first, and when all are open a new one is refused.")
+        .default("1000000"),
 
     setting("postgres", "database_url", DATABASE,
         "The database; unset, libpq's PG* variables, and without those one replica runs in memory.").password(),

@@ -41,6 +41,7 @@ async fn memory() -> Subject {
     let settings = MemorySettings {
         messages_max: 1_000_000,
         bytes_max: 1 << 30,
+        items_max: 100_000,
         retention_s: 3600,
         idempotency_s: 86_400,
     };
@@ -85,6 +86,7 @@ suite! {
         a_hundred_thousand_items_are_one_statement;
     leases:
         a_task_is_claimed_once_and_again_when_its_lease_ran_out
+        whoever_has_many_open_does_not_make_others_wait_for_all
         a_report_renews_the_lease_as_it_was_claimed
         a_stale_term_changes_nothing
         a_task_at_most_once_fails_what_was_in_hand

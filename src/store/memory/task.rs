@@ -72,6 +72,11 @@ impl TaskStore for MemoryStore {
         if let Some(id) = new.idempotency_key.as_ref().and_then(|key| books.keys.get(key)) {
             return Ok(Submitted { id: id.clone(), duplicate: true, told: None });
         }
+        let items_max = self.settings.items_max;
+        if !books.make_room(new.items.len(), items_max) {
+            let why = format!("memory keeps {items_max} items, and the tasks of all are open");
+            return Err(StoreError::Full(why));
+        }
         let item = |(name, data): &(Arc<str>, Option<Arc<str>>)| TaskItem {
             name: name.clone(),
             data: data.clone(),
@@ -112,17 +117,12 @@ impl TaskStore for MemoryStore {
             held: false,
             term: 0,
             due_at: Some(now),
+            precedence: books.precedence(new.owner.as_ref(), now),
             lease: Duration::ZERO,
             takeovers: 0,
         };
         let told = self.say(&mut [(&mut entry, Listed::default())]);
-        books.last += 1;
-        let number = books.last;
-        books.numbers.insert(new.id.clone(), number);
-        if let Some(key) = &new.idempotency_key {
-            books.keys.insert(key.clone(), new.id.clone());
-        }
-        books.tasks.insert(number, entry);
+        books.insert(entry);
         drop(books);
         self.bus.stir(&new.id);
         Ok(Submitted { id: new.id.clone(), duplicate: false, told })
@@ -198,7 +198,8 @@ impl TaskStore for MemoryStore {
             .tasks
             .iter()
             .filter(|(_, entry)| wanted(entry))
-            .filter_map(|(number, entry)| Some((entry.due_at.filter(|at| *at <= now)?, *number)))
+            .filter(|(_, entry)| entry.due_at.is_some_and(|at| at <= now))
+            .map(|(number, entry)| (entry.precedence, *number))
             .collect();
         due.sort_unstable();
         due.truncate(claim.tasks_max);
@@ -306,6 +307,8 @@ impl TaskStore for MemoryStore {
     async fn grant(&self, id: &TaskId, wish: Wish) -> Result<Granted, StoreError> {
         let now = self.clock.now();
         let mut books = self.tasks.lock();
+        let owner = books.entry(id).and_then(|entry| entry.task.owner.clone());
+        let precedence = books.precedence(owner.as_ref(), now);
         let Some(entry) = books.entry(id) else { return Ok(Granted::Absent) };
         let status = entry.task.status;
         let live = entry.held && entry.due_at.is_some_and(|due_at| due_at > now);
@@ -350,7 +353,7 @@ impl TaskStore for MemoryStore {
                 entry.takeovers = 0;
                 (entry.task.error, entry.task.message) = (None, None);
                 (entry.task.started_at, entry.task.finished_at) = (None, None);
-                entry.due_at = Some(now);
+                (entry.due_at, entry.precedence) = (Some(now), precedence);
             }
         }
         let told = self.say(&mut [(entry, Listed::default())]);

@@ -17,6 +17,22 @@ pub async fn a_task_is_claimed_once_and_again_when_its_lease_ran_out(subject: Su
     assert_eq!(subject.said("task:t1").await.len(), 3);
 }
 
+pub async fn whoever_has_many_open_does_not_make_others_wait_for_all(subject: Subject) {
+    let of = |id: &str, owner: &str| NewTask {
+        owner: Some(UserId::parse(owner).unwrap()),
+        ..new_task(id, &["a"])
+    };
+    for (id, owner) in [("a1", "ann"), ("a2", "ann"), ("a3", "ann"), ("b1", "ben"), ("b2", "ben")] {
+        subject.submit(&of(id, owner)).await;
+    }
+    let mut order = Vec::new();
+    for _ in 0..5 {
+        let claim = Claim { tasks_max: 1, ..subject.claim_of("one") };
+        order.push(subject.tasks.claim(&claim).await.unwrap().leases[0].0.to_string());
+    }
+    assert_eq!(order, ["a1", "b1", "a2", "b2", "a3"]);
+}
+
 pub async fn a_report_renews_the_lease_as_it_was_claimed(subject: Subject) {
     let id = subject.submit(&new_task("t1", &["a"])).await;
     let lease = Duration::from_secs(600);

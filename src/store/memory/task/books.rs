@@ -13,6 +13,9 @@ use crate::store::task::{
     FAILED_LISTED_BYTES_MAX, FAILED_LISTED_MAX, PROGRESS_LISTED_BYTES_MAX, document,
 };
 
+/// How many open tasks of one owner put the next one back.
+const OWN_OPEN_COUNTED: usize = 1_000;
+
 /// Every task, by the order of submission.
 #[derive(Default)]
 pub struct Books {
@@ -20,6 +23,8 @@ pub struct Books {
     pub numbers: HashMap<TaskId, u64>,
     pub keys: HashMap<Arc<str>, TaskId>,
     pub last: u64,
+    /// Of all tasks together.
+    pub items: usize,
 }
 
 pub struct Entry {
@@ -32,6 +37,7 @@ pub struct Entry {
     pub held: bool,
     pub term: i64,
     pub due_at: Option<Timestamp>,
+    pub precedence: Timestamp,
     pub lease: Duration,
     pub takeovers: u32,
 }
@@ -49,8 +55,19 @@ impl Books {
         self.tasks.get_mut(self.numbers.get(id)?)
     }
 
+    pub fn insert(&mut self, entry: Entry) {
+        self.last += 1;
+        self.items += entry.items.len();
+        self.numbers.insert(entry.task.id.clone(), self.last);
+        if let Some(key) = &entry.key {
+            self.keys.insert(key.clone(), entry.task.id.clone());
+        }
+        self.tasks.insert(self.last, entry);
+    }
+
     pub fn remove(&mut self, number: u64) {
         if let Some(entry) = self.tasks.remove(&number) {
+            self.items -= entry.items.len();
             self.numbers.remove(&entry.task.id);
             if let Some(key) = entry.key {
                 self.keys.remove(&key);
@@ -61,6 +78,24 @@ impl Books {
     pub fn finished(&self) -> Vec<u64> {
         let over = |(number, entry): (&u64, &Entry)| entry.task.finished_at.map(|_| *number);
         self.tasks.iter().filter_map(over).collect()
+    }
+
+    /// Removes tasks that ended, the oldest first, until there is room. False if there is none.
+    pub fn make_room(&mut self, items: usize, items_max: usize) -> bool {
+        let mut finished = self.finished().into_iter();
+        while self.items + items > items_max {
+            let Some(oldest) = finished.next() else { return false };
+            self.remove(oldest);
+        }
+        true
+    }
+
+    /// Of what is due the earliest is claimed first. Each task that its owner has open puts the
+    /// next one a second back: nobody waits for all of somebody else's, and nobody for ever.
+    pub fn precedence(&self, owner: Option<&UserId>, now: Timestamp) -> Timestamp {
+        let open = |entry: &&Entry| entry.task.finished_at.is_none();
+        let own = self.tasks.values().filter(open).filter(|e| e.task.owner.as_ref() == owner);
+        Timestamp(now.0 + 1_000 * own.take(OWN_OPEN_COUNTED).count() as i64)
     }
 }
 
