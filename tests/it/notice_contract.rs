@@ -44,6 +44,7 @@ const REPLAYS: Replays = Replays { max: 100, age: Duration::from_secs(7 * 86_400
 async fn memory() -> Subject {
     let settings = MemorySettings {
         messages_max: 1_000_000,
+        items_max: 1_000_000,
         bytes_max: 1 << 30,
         retention_s: 3600,
         idempotency_s: 86_400,
@@ -73,19 +74,6 @@ async fn postgres() -> Subject {
     }
 }
 
-macro_rules! suite {
-    ($($module:ident: $($test:ident)+;)+) => {
-        mod over_memory {
-            $(use super::$module;
-            $(#[tokio::test] async fn $test() { $module::$test(super::memory().await).await; })+)+
-        }
-        mod over_postgres {
-            $(use super::$module;
-            $(#[tokio::test] async fn $test() { $module::$test(super::postgres().await).await; })+)+
-        }
-    };
-}
-
 suite! {
     sending:
         a_notice_to_named_users_has_a_row_and_a_message_for_each
@@ -111,12 +99,34 @@ suite! {
         what_nobody_acknowledged_is_due_to_those_who_are_connected
         within_a_round_every_replica_carries_it_once
         each_round_waits_twice_as_long_and_they_end
+        what_was_left_out_when_a_session_opened_is_not_redelivered
         a_resent_notice_is_due_to_those_who_have_not_received_it;
     present:
         sessions_are_counted_by_user_and_topic
         who_joins_and_leaves_is_told_once
         a_replica_that_renews_no_more_takes_its_sessions_with_it
         recipients_who_have_sessions_are_online;
+}
+
+/// What another replica is about to take is passed over, and not waited for.
+#[tokio::test]
+async fn what_another_replica_has_in_hand_is_skipped() {
+    let subject = postgres().await;
+    for name in ["a", "b"] {
+        subject.send(&new(name, users(&["1", "2"]))).await;
+    }
+    subject.seconds_pass(31).await;
+    let Hand::Database(client) = &subject.hand else { unreachable!() };
+    client
+        .batch_execute(
+            "begin; select from tidings.inbox where user_id = '1' and notice = 1 for update",
+        )
+        .await
+        .unwrap();
+    let both = delivery::due(&subject, "a", &["1", "2"]).await;
+    assert_eq!(both, delivery::pairs(&[("2", "a"), ("1", "b"), ("2", "b")]));
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(delivery::due(&subject, "a", &["1"]).await, delivery::pairs(&[("1", "a")]));
 }
 
 fn user(name: &str) -> UserId {

@@ -1,6 +1,7 @@
 //! Notices through the real binary, on several replicas over one Postgres.
 
 mod command;
+mod counts;
 mod faults;
 mod presence;
 mod scenarios;

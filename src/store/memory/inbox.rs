@@ -118,8 +118,7 @@ impl InboxStore for MemoryStore {
         let mut found: BTreeMap<(u64, UserId), Delivery> = BTreeMap::new();
         for user in of.users {
             let rows = inboxes.get_mut(user).into_iter().flatten();
-            let waits =
-                |row: &Row| row.receipt.state < ReceiptState::Received && !row.given_up;
+            let waits = |row: &Row| row.receipt.state < ReceiptState::Received && !row.given_up;
             for (number, row) in rows.filter(|(_, row)| waits(row)) {
                 let Some(sheet) = notices.get(number).filter(|sheet| sheet.is_live(now)) else {
                     continue;

@@ -46,7 +46,8 @@ impl MemoryStore {
             }
         }
         for new in ended {
-            let (data, seq) = (Arc::from(notice::document(&new, None)), first.plus(drafts.len() as u64));
+            let (data, seq) =
+                (Arc::from(notice::document(&new, None)), first.plus(drafts.len() as u64));
             drafts.extend(notice::drafts(&new.id, new.target.topics(), &data, new.urgency, None));
             notices.keep(&new, data, at, seq);
         }

@@ -237,7 +237,9 @@ fn drafts(answer: &Row) -> Result<Vec<Draft>, StoreError> {
         let topic = Topic::parse(topic).map_err(|_| row::corrupt("the topic of a task"))?;
         match is_final {
             Some(is_final) => Ok(draft(&task_id(id)?, topic, data, is_final)),
-            None => Ok(notice::draft(&notice_id(id)?, topic, data.into(), Urgency::default(), None)),
+            None => {
+                Ok(notice::draft(&notice_id(id)?, topic, data.into(), Urgency::default(), None))
+            }
         }
     };
     parts.map(one).collect()

@@ -6,14 +6,14 @@ use super::*;
 
 const GRACE: Duration = Duration::from_secs(30);
 
-async fn due(subject: &Subject, replica: &str, names: &[&str]) -> Vec<(String, String)> {
+pub async fn due(subject: &Subject, replica: &str, names: &[&str]) -> Vec<(String, String)> {
     let users: Vec<UserId> = names.iter().map(|name| user(name)).collect();
     let of = Redelivery { replica, users: &users, grace: GRACE, tries_max: 3, rows_max: 100 };
     let found = subject.inboxes.due(&of).await.unwrap();
     found.into_iter().map(|(user, one)| (user.to_string(), one.id.to_string())).collect()
 }
 
-fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(user, id)| ((*user).to_owned(), (*id).to_owned())).collect()
 }
 
@@ -68,6 +68,17 @@ pub async fn what_nobody_acknowledged_is_due_to_those_who_are_connected(subject:
     assert_eq!(due(&subject, "a", &["1", "2"]).await, []);
 }
 
+pub async fn what_was_left_out_when_a_session_opened_is_not_redelivered(subject: Subject) {
+    for name in ["a", "b", "c"] {
+        subject.send(&new(name, users(&["1"]))).await;
+    }
+    let replays = Replays { max: 1, age: Duration::from_secs(10_000) };
+    let opened = subject.inboxes.open(&[reader("1", &[])], replays).await.unwrap();
+    assert_eq!((opened[0].missed.len(), opened[0].left_out), (1, 2));
+    subject.seconds_pass(31).await;
+    assert_eq!(due(&subject, "a", &["1"]).await, pairs(&[("1", "c")]));
+}
+
 pub async fn within_a_round_every_replica_carries_it_once(subject: Subject) {
     subject.send(&new("n", users(&["1"]))).await;
     subject.seconds_pass(31).await;
@@ -86,8 +97,15 @@ pub async fn each_round_waits_twice_as_long_and_they_end(subject: Subject) {
         subject.seconds_pass(6).await;
         assert_eq!(due(&subject, "a", &["1"]).await, pairs(&[("1", "n")]), "after {wait_s} s");
     }
+    // As long as the last round lasts the others carry it too, and nobody afterwards.
+    assert_eq!(due(&subject, "b", &["1"]).await, pairs(&[("1", "n")]));
     subject.seconds_pass(100_000).await;
-    assert_eq!(due(&subject, "a", &["1"]).await, []);
+    for replica in ["a", "c", "a"] {
+        assert_eq!(due(&subject, replica, &["1"]).await, []);
+    }
+    assert_eq!(subject.missed(&reader("1", &[])).await, ["n"], "it stays in the inbox");
+    assert_eq!(subject.notices.resend(&id("n")).await.unwrap(), Resent::Done(1));
+    assert_eq!(due(&subject, "c", &["1"]).await, pairs(&[("1", "n")]));
 }
 
 pub async fn a_resent_notice_is_due_to_those_who_have_not_received_it(subject: Subject) {

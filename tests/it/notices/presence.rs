@@ -1,5 +1,15 @@
 //! Who is there, across replicas, and for how long a dead one's sessions count.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidings::domain::{Timestamp, UserId};
+use tidings::metrics::Metrics;
+use tidings::presence::{Presence, PresenceSettings};
+use tidings::store::LogStore;
+use tidings::store::presence::{Own, PresenceStore};
+use tokio_util::sync::CancellationToken;
+
 use super::tab::Tab;
 use super::*;
 use crate::harness;
@@ -50,6 +60,49 @@ async fn who_is_online_is_known_everywhere_and_a_dead_replicas_users_are_gone() 
     until_online(&one, &[("1", 1)]).await;
     watcher.until("it is told", |tab| moves(tab).contains(&("presence.leave", "2"))).await;
     drop(tab);
+}
+
+/// Through the part itself, on Postgres: ten thousand sockets would measure sockets.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_sessions_are_written_in_a_few_statements() {
+    const SESSIONS: usize = 10_000;
+    let metrics = Metrics::new();
+    let own = Own { id: "one/1".into(), name: "one".into() };
+    let settings =
+        PresenceSettings { own: own.clone(), lease: Duration::from_secs(20), watched: Vec::new() };
+    let store: Arc<dyn PresenceStore> = Arc::new(harness::store(harness::database().await));
+    let log: Arc<dyn LogStore> = Arc::new(crate::lanes::memory());
+    let (publisher, _lane, _signals) = crate::lanes::publishing(&log, &metrics);
+    let (presence, mut own_loop) =
+        Presence::new(settings, store.clone(), publisher, metrics.clone());
+    let stop = CancellationToken::new();
+    let running = {
+        let stop = stop.clone();
+        async move { own_loop.run(&stop).await }
+    };
+    let test = async {
+        let since = Timestamp(1_795_168_000_000);
+        let enter = |number: usize| {
+            let user = UserId::parse(&format!("u{number}")).unwrap();
+            presence.enter(&format!("s{number}"), user, Vec::new(), since)
+        };
+        let mut places = Vec::new();
+        for thousand in 0..SESSIONS / 1_000 {
+            places.extend((0..1_000).map(|number| enter(thousand * 1_000 + number)));
+            tokio::task::yield_now().await;
+        }
+        let kept = async || store.replicas().await.unwrap().first().map_or(0, |one| one.sessions);
+        until("all are kept", async || kept().await == SESSIONS as u64).await;
+        let writes = metrics.presence.writes.get();
+        assert!((10..=30).contains(&writes), "{writes} statements");
+        drop(places);
+        until("none is kept", async || kept().await == 0).await;
+        let writes = metrics.presence.writes.get() - writes;
+        assert!((10..=30).contains(&writes), "{writes} statements");
+        stop.cancel();
+    };
+    tokio::join!(running, test);
+    assert_eq!(store.replicas().await.unwrap().len(), 0, "who leaves is gone at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,6 +134,33 @@ async fn a_resent_notice_comes_to_every_tab_of_those_who_have_not_received_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_owner_who_was_away_finds_that_a_task_has_ended() {
+    let fleet = fleet(&harness::database_url().await, 2, &[]).await;
+    let mut here = Tab::open(&fleet[1].url, "4").await;
+    let mut ids = Vec::new();
+    for owner in ["3", "4"] {
+        let task = json!({"action": "cordon", "items": ["a"], "owner": owner, "notice": true,
+            "executor": {"type": "simulate", "delay_ms": 1}});
+        let (status, task) =
+            ask(&fleet[0].url, Method::POST, "/v1/tasks", API_KEY, Some(&task)).await;
+        assert_eq!(status, 202, "{task}");
+        ids.push(task["id"].as_str().unwrap().to_owned());
+    }
+    let path = format!("/v1/tasks/{}", ids[0]);
+    let ended = async || get(&fleet[0].url, &path, API_KEY).await["status"] == "completed";
+    until("it has ended", ended).await;
+    let notices: Vec<String> = ids.iter().map(|id| format!("task-{id}-1")).collect();
+    let mut back = Tab::open(&fleet[1].url, "3").await;
+    back.until_notices(&[&notices[0]]).await;
+    assert!(back.notices[0].1, "as something missed");
+    back.until_counts(1, 0).await;
+    here.until_notices(&[&notices[1]]).await;
+    here.until_counts(1, 0).await;
+    let inbox = get(&fleet[0].url, "/v1/inbox", &token("3")).await;
+    assert_eq!(inbox["notices"][0]["title"], "cordon: completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_runs_out_is_counted_no_more() {
     let fleet = fleet(&harness::database_url().await, 1, &[]).await;
     let mut tab = Tab::open(&fleet[0].url, "1").await;
