@@ -150,6 +150,7 @@ impl Api {
             .layer(from_fn_with_state(self.clone(), access::check_origin))
             // Outermost: a preflight has no route, and a refusal too is to be read by the page.
             .layer(access::cors(&self.inner.settings.origins))
+            .layer(from_fn_with_state(self.clone(), stats::count))
             .with_state(self.clone())
     }
 

@@ -28,6 +28,7 @@ pub use self::inbox::{Inbox, Post};
 use self::keeper::Job;
 pub use self::keeper::Keeper;
 use self::mailbox::Mailboxes;
+pub use self::mailbox::WAYS;
 use crate::domain::notice::Counts;
 use crate::domain::{Notice, NoticeId, Receipt, ReceiptState, Tally};
 use crate::log::Log;

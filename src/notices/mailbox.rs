@@ -20,6 +20,7 @@ const AGAIN_MAX: usize = 128;
 pub const LIVE: &str = "live";
 pub const REPLAY: &str = "replay";
 pub const AGAIN: &str = "again";
+pub const WAYS: [&str; 3] = [LIVE, REPLAY, AGAIN];
 
 /// A notice out of its turn.
 #[derive(Debug, Clone)]

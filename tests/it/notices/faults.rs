@@ -69,6 +69,9 @@ async fn while_postgres_is_away_nothing_is_taken_and_nothing_is_lost() {
         ask(&cut.url, Method::POST, "/v1/notices", API_KEY, Some(&body)).await.0 == 503
     })
     .await;
+    let failed =
+        async || get(&cut.url, "/v1/stats", API_KEY).await["rates"]["failed_per_s"].as_f64();
+    until("it is counted", async || failed().await.is_some_and(|rate| rate > 0.0)).await;
     // A session that opens meanwhile is given what it missed when Postgres is back.
     let mut late = Tab::open(&cut.url, "3").await;
     let during = send(&other.url, json!({"users": ["1", "3"]}), json!({})).await;
@@ -127,6 +130,11 @@ async fn a_thousand_users_have_each_notice_once_though_a_replica_dies() {
     let open = |user: usize, url: String| async move { Tab::open(&url, &user.to_string()).await };
     let here = (AWAY..USERS).map(|user| open(user, urls[user % 3].clone()));
     let mut tabs: Vec<Tab> = futures_util::future::join_all(here).await;
+    // Some have a second one, on a replica that stays.
+    let twice = (AWAY..USERS).filter(|user| user % 10 == 4);
+    let again = twice.clone().map(|user| open(user, urls[(user + 1) % 2].clone()));
+    let again = futures_util::future::join_all(again).await;
+    let mut again: Vec<(usize, Tab)> = twice.zip(again).collect();
     let named: Vec<String> = (0..USERS).step_by(3).take(300).map(|user| user.to_string()).collect();
     let all = send(&urls[0], json!("all"), json!({})).await;
     fleet.remove(2).kill().await;
@@ -137,6 +145,10 @@ async fn a_thousand_users_have_each_notice_once_though_a_replica_dies() {
         ids.extend((user % 2 == 0).then_some(&ops));
         ids.extend((user % 3 == 0 && user / 3 < 300).then_some(&some));
         ids
+    };
+    let left = |user: usize| {
+        let all = expected(user).len() as u64;
+        [(all, all), (0, all), (0, 0)][user % 3]
     };
     // Those of the dead replica come back elsewhere, and whoever was away comes.
     for user in (AWAY..USERS).filter(|user| user % 3 == 2) {
@@ -150,12 +162,25 @@ async fn a_thousand_users_have_each_notice_once_though_a_replica_dies() {
         tab.until_counts(ids.len() as u64, ids.len() as u64).await;
         let ids: Vec<&str> = ids.into_iter().map(String::as_str).collect();
         tab.say(["received", "read", "confirmed"][user % 3], &ids).await;
+        let left = left(user);
+        tab.until_counts(left.0, left.1).await;
         tab.settle().await;
         let mut came: Vec<&str> = tab.notices.iter().map(|(id, _)| id.as_str()).collect();
         came.sort_unstable();
         let mut ids = ids;
         ids.sort_unstable();
         assert_eq!(came, ids, "each once, to {user}");
+    }
+    for (user, tab) in &mut again {
+        let left = left(*user);
+        tab.until_counts(left.0, left.1).await;
+        tab.settle().await;
+        assert_eq!(tab.counts, left, "in the second tab of {user}");
+        let mut came: Vec<&str> = tab.notices.iter().map(|(id, _)| id.as_str()).collect();
+        let mut ids: Vec<&str> = expected(*user).into_iter().map(String::as_str).collect();
+        came.sort_unstable();
+        ids.sort_unstable();
+        assert_eq!(came, ids, "each once, in the second tab of {user}");
     }
     for (id, has) in [(&all, 1), (&ops, 2), (&some, 3)] {
         let tally = tally(&urls[0], id).await;

@@ -171,6 +171,33 @@ async fn what_runs_out_is_counted_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_statistics_say_what_became_of_notices_and_how_fast() {
+    let fleet = fleet("", 1, &[]).await;
+    let url = &fleet[0].url;
+    let missed = send(url, json!({"users": ["1"]}), json!({})).await;
+    let mut tab = Tab::open(url, "1").await;
+    tab.until_notices(&[&missed]).await;
+    let live = send(url, json!("all"), json!({})).await;
+    tab.until_notices(&[&missed, &live]).await;
+    tab.say("read", &[&live]).await;
+    let stats = async || get(url, "/v1/stats", API_KEY).await;
+    let marks = json!({"sent": 2, "received": 0, "read": 1, "confirmed": 0});
+    until("receipts are counted", async || stats().await["notices"]["marks"] == marks).await;
+    until("there are rates", async || stats().await["rates"]["answered_per_s"].is_number()).await;
+    let stats = stats().await;
+    let notices = &stats["notices"];
+    assert_eq!(notices["handed"], json!({"live": 1, "replay": 1, "again": 0}));
+    assert_eq!((&notices["sent"], &notices["readers"]), (&json!(2), &json!(1)));
+    let rates = &stats["rates"];
+    assert!(rates["answered_per_s"].as_f64().unwrap() > 0.0, "{rates}");
+    assert_eq!(rates["failed_per_s"], 0.0, "{rates}");
+    let bounds = ["delivery_p50_ms", "delivery_p99_ms"].map(|name| rates[name].as_f64().unwrap());
+    assert!(0.0 < bounds[0] && bounds[0] <= bounds[1] && bounds[1] < 5_000.0, "{rates}");
+    assert_eq!((&stats["sessions"], &stats["presence"]["sessions"]), (&json!(1), &json!(1)));
+    assert!(stats["uptime_s"].is_u64() && stats.get("last_error").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_marks_or_reads_for_somebody_else() {
     let fleet = fleet("", 1, &[]).await;
     let url = &fleet[0].url;
