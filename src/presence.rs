@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::store::StoreError;
 use crate::store::presence::{
-    Changes, Move, Own, PresenceStore, PresentReplica, PresentSession, PresentUser,
+    Changes, Move, Own, PresenceStore, PresentReplica, PresentSession, PresentUser, Renewed,
 };
 
 /// How many sessions one statement writes.
@@ -32,6 +32,9 @@ const WRITES_MAX: usize = 1_000;
 
 /// Between two statements: what comes meanwhile goes with the next.
 const WRITE_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is looked for sessions whose replica was removed while it wrote them.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// How many signals one publish carries.
 const MOVES_MAX: usize = 500;
@@ -191,16 +194,17 @@ impl Shared {
         }
     }
 
-    /// The lease, and what the store has lost of it.
-    async fn renew(&self) -> Result<(), StoreError> {
-        let known = self.store.renew(&self.settings.own, self.settings.lease).await?;
+    /// The lease, and what the store has lost of it. Whether leases of others ran out.
+    async fn renew(&self) -> Result<bool, StoreError> {
+        let Renewed { known, lapsed } =
+            self.store.renew(&self.settings.own, self.settings.lease).await?;
         let mut books = self.books.lock();
         if books.dirty.is_empty() && known != books.sessions.len() as u64 {
             let all: Vec<Arc<str>> = books.sessions.keys().cloned().collect();
             books.dirty.extend(all);
             self.changed.notify_one();
         }
-        Ok(())
+        Ok(lapsed)
     }
 
     async fn reap(&self, leaving: Option<&Own>) -> Result<(), StoreError> {
@@ -242,6 +246,7 @@ impl PresenceLoop {
         let interval = shared.settings.lease / 3;
         let mut next_renewal = Instant::now();
         let mut next_write = Instant::now();
+        let mut next_sweep = Instant::now();
         loop {
             let dirty = !shared.books.lock().dirty.is_empty();
             tokio::select! {
@@ -249,8 +254,11 @@ impl PresenceLoop {
                 () = sleep_until(next_renewal) => {
                     // A jitter of a tenth keeps a fleet that started together from asking together.
                     next_renewal = Instant::now() + interval.mul_f64(rand::random_range(0.9..1.0));
-                    passing("presence_renew", shared.renew().await);
-                    passing("presence_reap", shared.reap(None).await);
+                    let lapsed = passing("presence_renew", shared.renew().await);
+                    if lapsed == Some(true) || next_sweep <= Instant::now() {
+                        passing("presence_reap", shared.reap(None).await);
+                        next_sweep = Instant::now() + SWEEP;
+                    }
                 }
                 () = sleep_until(next_write), if dirty => {
                     let all = passing("presence_write", shared.write().await);

@@ -456,18 +456,16 @@ begin
 end $$;
 comment on function tidings.presence_write(text, text[], text[], text[], bigint[], text[], text[], text[]) is 'Writes what changed of a replica''s sessions.';
 
--- Renews a replica's lease, and with it those of all its sessions; says how many of them are known.
-create function tidings.presence_renew(own text, given_name text, given_version text, lease_ms bigint) returns bigint
+-- Renews a replica's lease, and with it those of all its sessions; says how many of them are known, and whether others ran out.
+create function tidings.presence_renew(own text, given_name text, given_version text, lease_ms bigint) returns table (known bigint, lapsed boolean)
 language plpgsql as $$
-declare
-    known bigint;
 begin
     perform set_config('synchronous_commit', 'off', true);
     insert into tidings.replica as r (id, name, version, until)
     values (own, given_name, given_version, clock_timestamp() + make_interval(secs => lease_ms / 1000.0))
     on conflict (id) do update set until = excluded.until;
-    select count(*) into known from tidings.presence p where p.replica = own;
-    return known;
+    return query select (select count(*) from tidings.presence p where p.replica = own),
+        exists (select from tidings.replica r where r.until <= clock_timestamp());
 end $$;
 comment on function tidings.presence_renew(text, text, text, bigint) is 'Renews the lease of a replica.';
 

@@ -62,10 +62,17 @@ pub struct Own {
     pub name: Arc<str>,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Renewed {
+    /// How many sessions of this replica are kept.
+    pub known: u64,
+    /// Whether there are replicas whose lease ran out.
+    pub lapsed: bool,
+}
+
 #[async_trait]
 pub trait PresenceStore: Send + Sync {
-    /// Renews the lease. Returns how many sessions of this replica are kept.
-    async fn renew(&self, own: &Own, lease: Duration) -> Result<u64, StoreError>;
+    async fn renew(&self, own: &Own, lease: Duration) -> Result<Renewed, StoreError>;
 
     async fn write(&self, own: &Own, changes: &Changes) -> Result<Vec<Move>, StoreError>;
 

@@ -19,20 +19,20 @@ async fn counter(replica: &Replica, name: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_replica_asks_postgres_twice_a_second_at_most() {
-    asks_twice_a_second_at_most(false).await;
+    asks_at_most(2.0, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_does_one_with_users_who_do_nothing() {
-    asks_twice_a_second_at_most(true).await;
+async fn users_who_do_nothing_cost_half_a_statement_a_second_at_most() {
+    asks_at_most(2.5, 20).await;
 }
 
-async fn asks_twice_a_second_at_most(with_users: bool) {
+async fn asks_at_most(most: f64, users: usize) {
     let cluster = harness::private(Options::test().setting("log_statement", "all"));
     let replica = Replica::start("idle", &cluster.url("postgres"), &[]).await;
     until("it is live", async || replica.readyz().await["listener"] == "live").await;
     let mut sockets = Vec::new();
-    for user in 0..if with_users { 20 } else { 0 } {
+    for user in 0..users {
         let target = format!("/v1/ws?user={user}");
         sockets.push(client::connect(&replica.url, &target, &[]).await.unwrap());
     }
@@ -52,7 +52,7 @@ async fn asks_twice_a_second_at_most(with_users: bool) {
     until("it has ticked ten times", async || counter(&replica, ticks).await >= settled + 10).await;
     let rate = (asked() - before) as f64 / since.elapsed().as_secs_f64();
     println!("{rate:.2} statements a second");
-    assert!(rate <= 2.0, "{rate:.2} statements a second");
+    assert!(rate <= most, "{rate:.2} statements a second");
     drop(sockets);
 }
 

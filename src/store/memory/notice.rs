@@ -287,9 +287,10 @@ impl NoticeStore for MemoryStore {
         let Some((number, sheet)) = books.sheet(id) else { return Ok(tally) };
         let ran_out = sheet.ran_out(now);
         let present = self.presence.lock();
+        let online = present.online(now);
         for receipt in books.receipts(number) {
             tally.by_state[receipt.state.shown(ran_out) as usize] += 1;
-            tally.online += u64::from(present.has(&receipt.user, now));
+            tally.online += u64::from(online.contains(&receipt.user));
         }
         Ok(tally)
     }

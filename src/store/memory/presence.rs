@@ -1,6 +1,6 @@
 //! Presence in memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +10,10 @@ use super::MemoryStore;
 use crate::domain::{Pattern, Timestamp, Topic, UserId};
 use crate::store::StoreError;
 use crate::store::presence::{
-    Changes, Move, Own, PresenceStore, PresentReplica, PresentSession, PresentUser,
+    Changes, Move, Own, PresenceStore, PresentReplica, PresentSession, PresentUser, Renewed,
 };
+
+type Pairs = BTreeSet<(UserId, Topic)>;
 
 #[derive(Default)]
 pub struct Present {
@@ -34,20 +36,31 @@ impl Present {
         })
     }
 
-    pub fn has(&self, user: &UserId, now: Timestamp) -> bool {
-        self.live(now).any(|(_, session)| session.user == *user)
+    /// Whoever has a session.
+    pub fn online(&self, now: Timestamp) -> HashSet<&UserId> {
+        self.live(now).map(|(_, session)| &session.user).collect()
     }
 
-    fn is_on(&self, (user, topic): &(UserId, Topic), now: Timestamp) -> bool {
-        let exact = Pattern::Exact(topic.clone());
-        self.live(now)
-            .any(|(_, session)| session.user == *user && session.patterns.contains(&exact))
+    /// Which of these users are on which of these topics, in one pass over the sessions.
+    fn pairs(&self, wanted: &BTreeSet<(UserId, Topic)>, now: Timestamp) -> Pairs {
+        let mut found = Pairs::new();
+        if wanted.is_empty() {
+            return found;
+        }
+        for (_, session) in self.live(now) {
+            for pattern in &session.patterns {
+                if let Pattern::Exact(topic) = pattern {
+                    found.extend(wanted.get(&(session.user.clone(), topic.clone())).cloned());
+                }
+            }
+        }
+        found
     }
 }
 
 #[async_trait]
 impl PresenceStore for MemoryStore {
-    async fn renew(&self, own: &Own, lease: Duration) -> Result<u64, StoreError> {
+    async fn renew(&self, own: &Own, lease: Duration) -> Result<Renewed, StoreError> {
         let now = self.clock.now();
         let mut present = self.presence.lock();
         let lease_ms = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
@@ -55,24 +68,25 @@ impl PresenceStore for MemoryStore {
         let fresh = || Lease { name: own.name.clone(), since: now, until };
         present.replicas.entry(own.id.clone()).or_insert_with(fresh).until = until;
         let known = present.sessions.values().filter(|(replica, _)| *replica == own.id);
-        Ok(known.count() as u64)
+        let lapsed = present.replicas.values().any(|lease| lease.until <= now);
+        Ok(Renewed { known: known.count() as u64, lapsed })
     }
 
     async fn write(&self, own: &Own, changes: &Changes) -> Result<Vec<Move>, StoreError> {
         let now = self.clock.now();
         let mut present = self.presence.lock();
-        let watched: BTreeSet<&(UserId, Topic)> = changes.watched.iter().collect();
-        let before: Vec<bool> = watched.iter().map(|pair| present.is_on(pair, now)).collect();
+        let watched: Pairs = changes.watched.iter().cloned().collect();
+        let before = present.pairs(&watched, now);
         for id in &changes.gone {
             present.sessions.remove(id);
         }
         for session in &changes.there {
             present.sessions.insert(session.id.clone(), (own.id.clone(), session.clone()));
         }
-        let moved = watched.into_iter().zip(before).filter_map(|(pair, before)| {
-            let joined = present.is_on(pair, now);
-            let (user, topic) = pair.clone();
-            (joined != before).then_some(Move { user, topic, joined })
+        let after = present.pairs(&watched, now);
+        let moved = before.symmetric_difference(&after).map(|pair| {
+            let (joined, (user, topic)) = (after.contains(pair), pair.clone());
+            Move { user, topic, joined }
         });
         Ok(moved.collect())
     }
@@ -100,7 +114,8 @@ impl PresenceStore for MemoryStore {
             }
             stays
         });
-        let gone = left.into_iter().filter(|pair| !present.is_on(pair, now));
+        let still = present.pairs(&left, now);
+        let gone = left.into_iter().filter(|pair| !still.contains(pair));
         Ok(gone.map(|(user, topic)| Move { user, topic, joined: false }).collect())
     }
 

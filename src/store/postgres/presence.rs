@@ -13,14 +13,15 @@ use super::task::{count, millis};
 use super::{PostgresStore, StoreError};
 use crate::domain::{Pattern, Timestamp, Topic, UserId};
 use crate::store::presence::{
-    Changes, Move, Own, PresenceStore, PresentReplica, PresentSession, PresentUser,
+    Changes, Move, Own, PresenceStore, PresentReplica, PresentSession, PresentUser, Renewed,
 };
 
 #[async_trait]
 impl PresenceStore for PostgresStore {
-    async fn renew(&self, own: &Own, lease: Duration) -> Result<u64, StoreError> {
+    async fn renew(&self, own: &Own, lease: Duration) -> Result<Renewed, StoreError> {
         let params: Params = &[&&*own.id, &&*own.name, &env!("CARGO_PKG_VERSION"), &millis(lease)];
-        whole(&self.database.row(&query::PRESENCE_RENEW, params).await?, 0)
+        let found = self.database.row(&query::PRESENCE_RENEW, params).await?;
+        Ok(Renewed { known: whole(&found, 0)?, lapsed: get(&found, 1)? })
     }
 
     async fn write(&self, own: &Own, changes: &Changes) -> Result<Vec<Move>, StoreError> {

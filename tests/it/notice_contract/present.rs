@@ -1,7 +1,7 @@
 //! Who is there, and for how long a dead replica's sessions count.
 
 use tidings::domain::{Pattern, Topic};
-use tidings::store::presence::{Changes, Move, Own, PresentSession};
+use tidings::store::presence::{Changes, Move, Own, PresentSession, Renewed};
 
 use super::*;
 
@@ -57,7 +57,8 @@ pub async fn sessions_are_counted_by_user_and_topic(subject: Subject) {
     subject.write("a", vec![session("s2", "2", &["other"])], &["s1"]).await;
     assert_eq!(subject.there(Some("room:1")).await, []);
     assert_eq!(subject.there(None).await, [("1".into(), 1, 1), ("2".into(), 1, 1)]);
-    assert_eq!(subject.presence.renew(&own("a"), LEASE).await.unwrap(), 1);
+    let renewed = subject.presence.renew(&own("a"), LEASE).await.unwrap();
+    assert_eq!(renewed, Renewed { known: 1, lapsed: false });
     let replicas = subject.presence.replicas().await.unwrap();
     let names: Vec<(&str, u64)> = replicas.iter().map(|one| (&*one.name, one.sessions)).collect();
     assert_eq!(names, [("a", 1), ("b", 1)]);
@@ -77,6 +78,8 @@ pub async fn a_replica_that_renews_no_more_takes_its_sessions_with_it(subject: S
     subject.seconds_pass(21).await;
     subject.write("b", vec![session("s2", "2", &["room:1"])], &[]).await;
     assert_eq!(subject.there(None).await, [("2".into(), 1, 1)]);
+    let renewed = subject.presence.renew(&own("b"), LEASE).await.unwrap();
+    assert_eq!(renewed, Renewed { known: 1, lapsed: true });
     let watched = [Pattern::parse("room:*").unwrap()];
     let left = subject.presence.reap(None, &watched).await.unwrap();
     assert_eq!(left, [moved("1", "room:1", false)]);
