@@ -253,7 +253,7 @@ pub static SETTINGS: &[Setting] = &[
         "How long a notice may go unacknowledged before it is redelivered to sessions that have not had it; twice as long with each of five rounds.")
         .default("30000"),
     setting("notices", "notice_tick_ms", millis(100, 600_000),
-        "How often that is looked for, and notices that ran out.").default("5000"),
+        "How often that is looked for; and at every third time notices that ran out.").default("5000"),
     setting("notices", "notice_retention_s", seconds(60, 3_153_600_000),
         "How long a notice is kept, or until it runs out if that is later.").default("7776000"),
 

@@ -31,6 +31,9 @@ const DUE_ROWS_MAX: usize = 500;
 /// How soon after a failure inboxes that were not opened are tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// At every how many ticks it looks for notices that ran out.
+const LAPSED_TICKS: u32 = 3;
+
 /// How often it looks for notices that are too old.
 const EXPIRY_TICK: Duration = Duration::from_secs(60);
 
@@ -88,6 +91,7 @@ impl Keeper {
         let mut next_tick = Instant::now() + shared.settings.tick;
         let mut next_expiry = Instant::now();
         let mut next_retry = None;
+        let mut ticks = 0_u32;
         loop {
             let retry = next_retry.unwrap_or(next_tick);
             tokio::select! {
@@ -113,7 +117,10 @@ impl Keeper {
                     next_tick = Instant::now() + shared.settings.tick.mul_f64(rand::random_range(0.9..1.0));
                     shared.open_rest().await;
                     shared.redeliver().await;
-                    self.look_for_lapsed(&shared).await;
+                    ticks = ticks.wrapping_add(1);
+                    if ticks.is_multiple_of(LAPSED_TICKS) {
+                        self.look_for_lapsed(&shared).await;
+                    }
                 }
                 () = sleep_until(next_expiry) => {
                     next_expiry = Instant::now() + EXPIRY_TICK;

@@ -142,8 +142,8 @@ async fn a_thousand_users_have_each_notice_once_though_a_replica_dies() {
     let some = send(&urls[0], json!({"users": named}), json!({})).await;
     let expected = |user: usize| {
         let mut ids = vec![&all];
-        ids.extend((user % 2 == 0).then_some(&ops));
-        ids.extend((user % 3 == 0 && user / 3 < 300).then_some(&some));
+        ids.extend((user.is_multiple_of(2)).then_some(&ops));
+        ids.extend((user.is_multiple_of(3) && user / 3 < 300).then_some(&some));
         ids
     };
     let left = |user: usize| {

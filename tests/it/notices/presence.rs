@@ -62,6 +62,21 @@ async fn who_is_online_is_known_everywhere_and_a_dead_replicas_users_are_gone() 
     drop(tab);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_replicas_users_are_gone_and_there_again_when_it_wakes() {
+    let settings = [("TIDINGS_PRESENCE_LEASE_MS", "1500")];
+    let fleet = fleet(&harness::database_url().await, 2, &settings).await;
+    let _stays = Tab::open(&fleet[0].url, "1").await;
+    let mut tab = Tab::open(&fleet[1].url, "2").await;
+    until_online(&fleet[0].url, &[("1", 1), ("2", 1)]).await;
+    fleet[1].signal("-STOP");
+    until_online(&fleet[0].url, &[("1", 1)]).await;
+    fleet[1].signal("-CONT");
+    until_online(&fleet[0].url, &[("1", 1), ("2", 1)]).await;
+    let id = send(&fleet[0].url, json!("all"), json!({})).await;
+    tab.until_notices(&[&id]).await;
+}
+
 /// Through the part itself, on Postgres: ten thousand sockets would measure sockets.
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_sessions_are_written_in_a_few_statements() {
@@ -116,6 +131,15 @@ async fn many_sessions_that_open_at_once_are_a_few_statements() {
         page["users"].as_array().unwrap().len() == tabs.len()
     })
     .await;
+    // Who is left out of a notice is asked once, not by each session.
+    let asked = "tidings_store_seconds_count{query=\"notice_get\"}";
+    let (id, before) = (send(url, json!("all"), json!({})).await, fleet[0].metric(asked).await);
+    let mut tabs = tabs;
+    for tab in &mut tabs {
+        tab.until_notices(&[&id]).await;
+    }
+    let asked = fleet[0].metric(asked).await - before;
+    assert!(asked <= 1, "{asked} statements for {} sessions", tabs.len());
     let writes = fleet[0].metric("tidings_presence_writes_total").await;
     assert!(writes <= 60, "{writes} statements for {} sessions", tabs.len());
     drop(tabs);

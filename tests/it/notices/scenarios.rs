@@ -9,6 +9,9 @@ async fn who_was_away_finds_everything_oldest_first_and_once() {
     let fleet = fleet(&harness::database_url().await, 2, &[]).await;
     let (one, two) = (&fleet[0].url, &fleet[1].url);
     let mut here = Tab::open(one, "2").await;
+    // What is sent before that may come as something missed.
+    let opened = "tidings_store_seconds_count{query=\"inbox_open\"}";
+    until("its inbox is open", async || fleet[0].metric(opened).await > 0).await;
     let all = send(one, json!("all"), json!({"priority": "low"})).await;
     let ops = send(two, json!({"roles": ["ops"]}), json!({})).await;
     let named = send(two, json!({"users": ["2", "3", "4"]}), json!({"priority": "urgent"})).await;
