@@ -13,7 +13,6 @@ use tokio::time::Instant;
 
 use crate::domain::{NoticeId, UserId};
 use crate::store::StoreError;
-use crate::store::notice::NoticeStore;
 
 /// How many are remembered.
 const FACTS_MAX: usize = 1_024;
@@ -43,7 +42,12 @@ impl Facts {
         Facts { max, known: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
 
-    pub async fn of(&self, id: &NoticeId, store: &dyn NoticeStore) -> Result<Except, StoreError> {
+    /// `asked` is awaited if it is not known: who is left out, as the store says.
+    pub async fn of(
+        &self,
+        id: &NoticeId,
+        asked: impl Future<Output = Result<Option<Vec<UserId>>, StoreError>>,
+    ) -> Result<Except, StoreError> {
         if let Some(known) = self.known(id) {
             return Ok(known);
         }
@@ -57,14 +61,14 @@ impl Facts {
             return Err(error.clone());
         }
         // A message is heard of after it was committed with its notice: what is not there now never was.
-        let found = match store.get(id).await {
+        let found = match asked.await {
             Ok(found) => found,
             Err(error) => {
                 *failed = Some((Instant::now(), error.clone()));
                 return Err(error);
             }
         };
-        let except = found.map(|notice| Arc::from(notice.except));
+        let except = found.map(Arc::from);
         let mut known = self.known.lock();
         if known.len() >= self.max {
             known.clear();
@@ -83,52 +87,37 @@ impl Facts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::memory::MemoryBus;
-    use crate::clock::Clock;
-    use crate::domain::{Target, Timestamp, Urgency};
-    use crate::store::memory::{MemorySettings, MemoryStore};
-    use crate::store::notice::NewNotice;
 
-    fn id(number: usize) -> NoticeId {
-        NoticeId::parse(&format!("n{number}")).unwrap()
+    fn user(number: usize) -> UserId {
+        UserId::parse(&format!("u{number}")).unwrap()
     }
 
     #[tokio::test]
     async fn what_is_remembered_and_what_is_asked_are_the_same_and_bounded() {
-        let settings = MemorySettings {
-            messages_max: 100,
-            bytes_max: 1 << 20,
-            items_max: 100,
-            retention_s: 3600,
-            idempotency_s: 3600,
-        };
-        let (clock, _hand) = Clock::test(Timestamp(1_795_168_800_000));
-        let store = MemoryStore::new(settings, clock, MemoryBus::default());
-        for number in 0..5 {
-            let new = NewNotice {
-                id: id(number),
-                target: Target::All,
-                except: vec![UserId::parse(&format!("u{number}")).unwrap()],
-                title: "T".into(),
-                content: "".into(),
-                data: "null".into(),
-                urgency: Urgency::default(),
-                confirm: false,
-                expires_in_s: None,
-                sender: None,
-                idempotency_key: None,
-            };
-            store.send(&new).await.unwrap();
-        }
         let (with, without) = (Facts::new(2), Facts::new(0));
         // 5 and 6 are of messages that only look like notices.
         for number in [0, 1, 0, 5, 2, 3, 4, 6, 5, 1, 1] {
-            let known = with.of(&id(number), &store).await.unwrap();
-            let expected =
-                (number < 5).then(|| vec![UserId::parse(&format!("u{number}")).unwrap()]);
+            let id = NoticeId::parse(&format!("n{number}")).unwrap();
+            let kept = || async move { Ok((number < 5).then(|| vec![user(number)])) };
+            let known = with.of(&id, kept()).await.unwrap();
+            let expected = (number < 5).then(|| vec![user(number)]);
             assert_eq!(known.as_deref(), expected.as_deref());
-            assert_eq!(without.of(&id(number), &store).await.unwrap(), known);
+            assert_eq!(without.of(&id, kept()).await.unwrap(), known);
             assert!(with.known.lock().len() <= 2 && without.known.lock().is_empty());
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_does_not_answer_is_left_alone_for_a_while() {
+        let facts = Facts::default();
+        let id = NoticeId::parse("n").unwrap();
+        let away = StoreError::Unavailable("away".to_owned());
+        let refused = async { Err(away.clone()) };
+        assert_eq!(facts.of(&id, refused).await, Err(away.clone()));
+        let unasked = async { panic!("it is left alone") };
+        assert_eq!(facts.of(&id, unasked).await, Err(away));
+        tokio::time::advance(PAUSE).await;
+        let found = facts.of(&id, async { Ok(Some(vec![user(1)])) }).await.unwrap();
+        assert_eq!(found.as_deref(), Some(&[user(1)][..]));
     }
 }

@@ -165,7 +165,9 @@ impl Inbox {
                 let Some(id) = id.filter(|_| frame.seq.is_some()) else { return true };
                 if !self.is_personal(&frame.topic) {
                     let shared = self.notices.shared.clone();
-                    match shared.facts.of(&id, &*shared.notices).await {
+                    let asked =
+                        async { Ok(shared.notices.get(&id).await?.map(|notice| notice.except)) };
+                    match shared.facts.of(&id, asked).await {
                         Ok(Some(except)) if except.contains(&self.reader().user) => return false,
                         Ok(Some(_)) => {}
                         // Somebody published a message that looks like one.
