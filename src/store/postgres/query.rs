@@ -53,7 +53,7 @@ queries! {
     PARTITION_AHEAD = "partition_ahead" [];
     PARTITION_EXPIRE = "partition_expire" [INT4];
     PARTITION_DROP = "partition_drop" [INT8];
-    TASK_SUBMIT = "task_submit" [TEXT, TEXT, TEXT, TEXT, BOOL, INT4, INT4, INT4, BOOL, TEXT, TEXT, TEXT_ARRAY, TEXT_ARRAY];
+    TASK_SUBMIT = "task_submit" [TEXT, TEXT, TEXT, TEXT, BOOL, INT4, INT4, INT4, BOOL, TEXT, TEXT, TEXT_ARRAY, TEXT_ARRAY, BOOL];
     TASK_GET = "task_get" [TEXT];
     TASK_LIST = "task_list" [TEXT, TEXT, TEXT, TEXT, INT8];
     TASK_ITEMS = "task_items" [TEXT, TEXT, TEXT, INT8];
