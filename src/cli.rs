@@ -17,6 +17,7 @@ mod document;
 mod failure;
 mod healthcheck;
 mod migrate;
+mod notice;
 mod output;
 mod publish;
 mod serve;
@@ -61,6 +62,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         "task" => read::<task::TaskCommand>(matches)?.run().await,
         "work" => read::<work::Work>(matches)?.run().await,
         "bench" => read::<bench::Bench>(matches)?.run().await,
+        "notice" => read::<notice::Notice>(matches)?.run().await,
         "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
         "migrate" => migrate::run(&load(matches)?).await,
@@ -98,6 +100,13 @@ fn command() -> Command {
                 .arg_required_else_help(true),
         )
         .subcommand(work::Work::augment_args(Command::new("work").about(work::ABOUT)))
+        .subcommand(
+            notice::Notice::augment_subcommands(
+                Command::new("notice").about("Sends notices, and shows how far they have come"),
+            )
+            .subcommand_required(true)
+            .arg_required_else_help(true),
+        )
         .subcommand(check::Check::augment_args(Command::new("check").about(check::ABOUT)))
         .subcommand(bench::Bench::augment_args(Command::new("bench").about(bench::ABOUT)))
         .subcommand(token::Token::augment_args(with_settings(

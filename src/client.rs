@@ -23,6 +23,7 @@ mod history;
 mod incoming;
 mod lean;
 mod lease;
+mod notice;
 mod place;
 mod publish;
 mod stream;

@@ -244,8 +244,10 @@ impl Socket {
                         }
                     }
                 }
-                () = session.feed.next(&mut items) => {
+                () = session.receiving.next(&mut items) => {
+                    session.receiving.sift(&mut items).await;
                     if let Err(end) = self.write(&mut items).await { return end }
+                    session.receiving.written();
                 }
                 Some(answer) = publishes.next() => {
                     // As long as it waits for answers it is not read from, so it cannot be heard.
@@ -279,7 +281,7 @@ impl Socket {
                             return Some(Close::TooSlow);
                         }
                         next_heartbeat.as_mut().reset(Instant::now() + heartbeat);
-                        let cursor = cursor_frame(&session.feed.cursor());
+                        let cursor = cursor_frame(&session.receiving.feed.cursor());
                         let beat = [Message::Text(cursor.into()), Message::Ping(bytes::Bytes::new())];
                         if let Err(end) = self.send_all(beat).await { return end }
                     }

@@ -32,6 +32,7 @@ pub async fn measure(
         item_timeout_s: None,
         at_most_once: None,
         meta: None,
+        notice: None,
         idempotency_key: name,
     };
     let (before, began) = (processes.spent(), Instant::now());
