@@ -54,16 +54,24 @@ impl Recovery {
         Recovery { settings, upkeep, log, metrics, expired: None }
     }
 
+    /// One step a turn, and whatever is due has its turn: a step that always has more to do, as an
+    /// outbox that fills as fast as it is emptied, comes again and keeps no other one waiting.
     pub async fn run(&mut self, stop: &CancellationToken) {
         let now = Instant::now();
         let (mut next_tick, mut next_retention, mut next_forget) = (now, now, now);
+        let mut next_relay = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.log.outbox_filled() => self.relay().await,
+                () = self.log.outbox_filled() => next_relay = Some(Instant::now()),
+                () = wait(next_relay) => {
+                    next_relay = self.relay().await.then(Instant::now);
+                }
                 () = sleep_until(next_tick) => {
                     next_tick = Instant::now() + self.settings.tick;
-                    self.look().await;
+                    if self.look().await {
+                        next_relay = Some(Instant::now());
+                    }
                 }
                 () = sleep_until(next_retention) => {
                     self.retain().await;
@@ -81,28 +89,27 @@ impl Recovery {
         }
     }
 
-    /// Whether something waits for which the hint was lost.
-    async fn look(&self) {
+    /// Whether something waits for which the hint may have been lost.
+    async fn look(&self) -> bool {
         let Some(oldest) = passing("outbox_oldest", self.upkeep.outbox_oldest().await) else {
-            return;
+            return false;
         };
         let age_s = oldest.map_or(0, |oldest| oldest.as_secs());
         let gauge = &self.metrics.recovery.outbox_oldest_seconds;
         gauge.set(i64::try_from(age_s).unwrap_or(i64::MAX));
-        if oldest.is_some() {
-            self.relay().await;
-        }
+        oldest.is_some()
     }
 
-    /// Moves what transactions of the application published, until nothing is left.
-    async fn relay(&self) {
-        while let Some(Some(relayed)) = passing("outbox_relay", self.upkeep.outbox_relay().await) {
-            self.metrics.recovery.outbox_relayed.inc_by(relayed.taken);
-            if let Some((first, last)) = relayed.range {
-                let epoch = relayed.epoch;
-                self.log.announce_own(Announcement { epoch, first, last, messages: None }).await;
-            }
+    /// Moves some of what transactions of the application published. Whether there may be more.
+    async fn relay(&self) -> bool {
+        let relayed = passing("outbox_relay", self.upkeep.outbox_relay().await);
+        let Some(Some(relayed)) = relayed else { return false };
+        self.metrics.recovery.outbox_relayed.inc_by(relayed.taken);
+        if let Some((first, last)) = relayed.range {
+            let epoch = relayed.epoch;
+            self.log.announce_own(Announcement { epoch, first, last, messages: None }).await;
         }
+        true
     }
 
     /// Each step on its own: one that fails for ever must not end the others.
@@ -134,6 +141,13 @@ impl Recovery {
         let forgotten = forgotten.unwrap_or(0);
         self.metrics.recovery.keys_forgotten.inc_by(forgotten);
         forgotten >= FORGOTTEN_MAX
+    }
+}
+
+async fn wait(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 
