@@ -23,10 +23,12 @@ use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
 use crate::server::{Bounds, Server, descriptors};
 use crate::store::Page;
+use crate::store::postgres::database::Database;
 use crate::supervise::{Shutdown, Supervisor};
 use crate::tasks::Tasks;
 
-/// How long loops have to end after the last connection is gone.
+/// How long loops have to end after the last connection is gone: more than any of them takes, which
+/// each knows itself, whatever it waits for. What is still there then hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,7 @@ pub struct Replica {
     ops: Option<Server>,
     supervisor: Supervisor,
     tasks: Tasks,
+    database: Option<Database>,
     drain: Duration,
 }
 
@@ -147,12 +150,24 @@ impl Replica {
         };
         loops.start(&supervisor);
         let drain = config.server.drain;
-        Ok(Replica { shutdown, address, ops_address, log, server, ops, supervisor, tasks, drain })
+        let database = backend.database;
+        Ok(Replica {
+            shutdown,
+            address,
+            ops_address,
+            log,
+            server,
+            ops,
+            supervisor,
+            tasks,
+            database,
+            drain,
+        })
     }
 
     /// Serves until told to leave, then drains. Returns the exit code.
     pub async fn run(self) -> u8 {
-        let Replica { shutdown, server, ops, supervisor, tasks, drain, .. } = self;
+        let Replica { shutdown, server, ops, supervisor, tasks, database, drain, .. } = self;
         let ops = async {
             // Health is told to the end, so that a balancer sees the replica leave.
             let stop = Shutdown { draining: shutdown.stopping.clone(), ..shutdown.clone() };
@@ -177,6 +192,9 @@ impl Replica {
         };
         tokio::join!(serve, ops);
         let ending = supervisor.join_all(STOP_TIMEOUT).await;
+        if let Some(database) = database {
+            database.given_up().await;
+        }
         tracing::info!(code = ending.exit_code(), "left");
         ending.exit_code()
     }

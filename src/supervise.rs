@@ -38,6 +38,23 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A loop that ran this long was well, and its next failure starts with the short pause again.
 const WELL_AFTER: Duration = Duration::from_secs(60);
 
+/// How long what a loop awaits may still take once it is told to end: a statement that is on its way
+/// takes milliseconds, and one that hangs is not worth waiting for.
+pub const LAST_WORD: Duration = Duration::from_millis(300);
+
+/// Runs to the end, or until it was told to end and has had its time; then it is dropped, and `None`.
+pub async fn finish<T>(
+    told: &CancellationToken,
+    within: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = async { told.cancelled().await; tokio::time::sleep(within).await } => None,
+    }
+}
+
 /// The two stages of leaving. `stopping` implies `draining`.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::executor::hosts::{Hosts, Secret};
 pub use self::executor::kubernetes::access::Access;
 use self::executor::{Executors, Plan};
-pub use self::runner::Runner;
+pub use self::runner::{RUNS_END, Runner};
 use crate::domain::{Task, TaskId, TaskItem};
 use crate::log::Log;
 use crate::metrics::Metrics;

@@ -15,8 +15,8 @@ use crate::log::LogLoop;
 use crate::metrics::{Metrics, RATES_EVERY};
 use crate::publish::{Lane, SignalLoop};
 use crate::recovery::Recovery;
-use crate::supervise::{Policy, Shutdown, Supervisor};
-use crate::tasks::Runner;
+use crate::supervise::{LAST_WORD, Policy, Shutdown, Supervisor, finish};
+use crate::tasks::{RUNS_END, Runner};
 
 /// How many events of the bus may wait for the log; with more the listener waits, and Postgres keeps them.
 const BUS_EVENTS_MAX: usize = 1_024;
@@ -49,7 +49,8 @@ impl Loops {
         start_schema(supervisor, self.schema, self.schema_known);
         self.log.start(supervisor, &ready);
         let tasks = Arc::new(Mutex::new(self.tasks));
-        when_ready(supervisor, "tasks", &ready, move |shutdown| {
+        // It ends its runs by itself, each with time for its last report.
+        when_ready(supervisor, "tasks", &ready, RUNS_END, move |shutdown| {
             let tasks = tasks.clone();
             async move { tasks.lock().await.run(&shutdown).await }
         });
@@ -62,12 +63,12 @@ impl LogLoops {
     pub fn start(self, supervisor: &Supervisor, ready: &watch::Receiver<SchemaCheck>) {
         let (events, heard) = mpsc::channel(BUS_EVENTS_MAX);
         let bus = self.bus.clone();
-        when_ready(supervisor, "bus", ready, move |shutdown| {
+        when_ready(supervisor, "bus", ready, LAST_WORD, move |shutdown| {
             let (bus, events) = (bus.clone(), events.clone());
             async move { bus.listen(events, shutdown.stopping).await }
         });
         let (log, bus) = (Arc::new(Mutex::new((self.log, heard))), self.bus);
-        when_ready(supervisor, "log", ready, move |shutdown| {
+        when_ready(supervisor, "log", ready, LAST_WORD, move |shutdown| {
             let (log, bus) = (log.clone(), bus.clone());
             async move {
                 let (log, heard) = &mut *log.lock().await;
@@ -75,7 +76,7 @@ impl LogLoops {
             }
         });
         let recovery = Arc::new(Mutex::new(self.recovery));
-        when_ready(supervisor, "recovery", ready, move |shutdown| {
+        when_ready(supervisor, "recovery", ready, LAST_WORD, move |shutdown| {
             let recovery = recovery.clone();
             async move { recovery.lock().await.run(&shutdown.stopping).await }
         });
@@ -91,18 +92,20 @@ impl LogLoops {
         supervisor.start("signals", Policy::Restart, move |shutdown| {
             let signals = signals.clone();
             async move {
-                signals.lock().await.run(&shutdown.stopping).await;
+                let run = async { signals.lock().await.run(&shutdown.stopping).await };
+                finish(&shutdown.stopping, LAST_WORD, run).await;
                 Ok::<(), String>(())
             }
         });
     }
 }
 
-/// Starts a loop that begins once the schema is right.
+/// Starts a loop that begins once the schema is right, and ends within a time when it is told to.
 fn when_ready<F, Fut>(
     supervisor: &Supervisor,
     name: &'static str,
     ready: &watch::Receiver<SchemaCheck>,
+    end_within: Duration,
     run: F,
 ) where
     F: Fn(Shutdown) -> Fut + Send + Sync + 'static,
@@ -119,7 +122,8 @@ fn when_ready<F, Fut>(
                 () = stopping.cancelled() => return Ok::<(), String>(()),
                 right = right => if !right { return Ok(()) },
             }
-            run.await;
+            // What it awaits then is a statement, and a server that hangs must not decide how we end.
+            finish(&stopping, end_within, run).await;
             Ok(())
         }
     });
@@ -160,7 +164,7 @@ fn start_keys(supervisor: &Supervisor, auth: Authenticator) {
         let auth = auth.clone();
         async move {
             loop {
-                auth.refresh().await;
+                finish(&shutdown.stopping, LAST_WORD, auth.refresh()).await;
                 tokio::select! {
                     () = shutdown.stopping.cancelled() => return Ok::<(), String>(()),
                     () = tokio::time::sleep(KEYS_REFRESH) => {}

@@ -18,7 +18,7 @@ use crate::dsn::{Dsn, DsnError};
 use crate::metrics::Metrics;
 use crate::store::memory::{MemorySettings, MemoryStore};
 use crate::store::postgres::connect::Connector;
-use crate::store::postgres::database::PoolSettings;
+use crate::store::postgres::database::{Database, PoolSettings};
 use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
 use crate::store::task::TaskStore;
@@ -40,6 +40,8 @@ pub struct Backend {
     pub upkeep: Arc<dyn Upkeep>,
     pub tasks: Arc<dyn TaskStore>,
     pub schema: Schema,
+    /// Whose statements are to be given up at the end.
+    pub database: Option<Database>,
 }
 
 /// What must be there before the log can be used.
@@ -72,6 +74,7 @@ impl Backend {
             upkeep: Arc::new(store.clone()),
             tasks: Arc::new(store),
             schema: Schema::NotNeeded,
+            database: None,
         }
     }
 
@@ -114,6 +117,7 @@ impl Backend {
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
             tasks: Arc::new(store.clone()),
+            database: Some(store.database().clone()),
             schema: Schema::Postgres { connector: listener, store },
         })
     }
