@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::loops::{LogLoops, Loops};
-use self::parts::Backend;
-pub use self::parts::{connector, log_in};
+pub use self::parts::{Backend, connector, log_in};
 use crate::api::limits::{Limits, OriginPolicy};
 use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
 use crate::auth::Authenticator;
@@ -70,13 +69,23 @@ pub struct Replica {
 impl Replica {
     /// Starts the loops and binds the addresses. Postgres may come later.
     pub async fn start(config: &Config, clock: Clock) -> Result<Replica, AppError> {
+        let metrics = Metrics::new();
+        let backend = Backend::new(config, &clock, &metrics)?;
+        Replica::over(backend, config, clock, metrics).await
+    }
+
+    /// Over a store and a bus that are given: in a test, ones that fail.
+    pub async fn over(
+        backend: Backend,
+        config: &Config,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Replica, AppError> {
         if config.auth.is_empty() && !config.dev {
             return Err(AppError::NobodyMayEnter);
         }
-        let metrics = Metrics::new();
         let shutdown = Shutdown::new();
         let supervisor = Supervisor::new(shutdown.clone(), metrics.clone());
-        let backend = Backend::new(config, &clock, &metrics)?;
         let hub = Hub::new(queue_settings(config), metrics.hub.clone());
         let (log, log_loop) = Log::new(
             log_settings(config),

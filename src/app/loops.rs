@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use super::parts::Schema;
 use crate::api::SchemaCheck;
 use crate::auth::Authenticator;
-use crate::bus::Bus;
+use crate::bus::{Bus, BusEvent, BusState};
 use crate::log::LogLoop;
 use crate::metrics::{Metrics, RATES_EVERY};
 use crate::publish::{Lane, SignalLoop};
@@ -50,7 +50,7 @@ impl Loops {
         self.log.start(supervisor, &ready);
         let tasks = Arc::new(Mutex::new(self.tasks));
         // It ends its runs by itself, each with time for its last report.
-        when_ready(supervisor, "tasks", &ready, RUNS_END, move |shutdown| {
+        when_ready(supervisor, ("tasks", Policy::Restart), &ready, RUNS_END, move |shutdown| {
             let tasks = tasks.clone();
             async move { tasks.lock().await.run(&shutdown).await }
         });
@@ -63,12 +63,15 @@ impl LogLoops {
     pub fn start(self, supervisor: &Supervisor, ready: &watch::Receiver<SchemaCheck>) {
         let (events, heard) = mpsc::channel(BUS_EVENTS_MAX);
         let bus = self.bus.clone();
-        when_ready(supervisor, "bus", ready, LAST_WORD, move |shutdown| {
+        when_ready(supervisor, ("bus", Policy::Needed), ready, LAST_WORD, move |shutdown| {
             let (bus, events) = (bus.clone(), events.clone());
-            async move { bus.listen(events, shutdown.stopping).await }
+            async move {
+                let _deaf = Deaf(events.clone());
+                bus.listen(events, shutdown.stopping).await;
+            }
         });
         let (log, bus) = (Arc::new(Mutex::new((self.log, heard))), self.bus);
-        when_ready(supervisor, "log", ready, LAST_WORD, move |shutdown| {
+        when_ready(supervisor, ("log", Policy::Needed), ready, LAST_WORD, move |shutdown| {
             let (log, bus) = (log.clone(), bus.clone());
             async move {
                 let (log, heard) = &mut *log.lock().await;
@@ -76,20 +79,20 @@ impl LogLoops {
             }
         });
         let recovery = Arc::new(Mutex::new(self.recovery));
-        when_ready(supervisor, "recovery", ready, LAST_WORD, move |shutdown| {
+        when_ready(supervisor, ("recovery", Policy::Restart), ready, LAST_WORD, move |shutdown| {
             let recovery = recovery.clone();
             async move { recovery.lock().await.run(&shutdown.stopping).await }
         });
         // These two answer publishers, with a refusal as long as the log cannot be written.
         for lane in self.lanes {
             let lane = Arc::new(Mutex::new(lane));
-            supervisor.start("lane", Policy::Restart, move |shutdown| {
+            supervisor.start("lane", Policy::Needed, move |shutdown| {
                 let lane = lane.clone();
                 async move { lane.lock().await.run(&shutdown.stopping).await }
             });
         }
         let signals = Arc::new(Mutex::new(self.signals));
-        supervisor.start("signals", Policy::Restart, move |shutdown| {
+        supervisor.start("signals", Policy::Needed, move |shutdown| {
             let signals = signals.clone();
             async move {
                 let run = async { signals.lock().await.run(&shutdown.stopping).await };
@@ -100,10 +103,20 @@ impl LogLoops {
     }
 }
 
+/// Tells the log that nothing is heard any more, also when listening ends in a panic.
+struct Deaf(mpsc::Sender<BusEvent>);
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        // With so much to do that there is no room, it looks at its tick.
+        let _ = self.0.try_send(BusEvent::Deaf(BusState::Down));
+    }
+}
+
 /// Starts a loop that begins once the schema is right, and ends within a time when it is told to.
 fn when_ready<F, Fut>(
     supervisor: &Supervisor,
-    name: &'static str,
+    (name, policy): (&'static str, Policy),
     ready: &watch::Receiver<SchemaCheck>,
     end_within: Duration,
     run: F,
@@ -112,7 +125,7 @@ fn when_ready<F, Fut>(
     Fut: Future<Output = ()> + Send + 'static,
 {
     let ready = ready.clone();
-    supervisor.start(name, Policy::Restart, move |shutdown| {
+    supervisor.start(name, policy, move |shutdown| {
         let (mut ready, stopping) = (ready.clone(), shutdown.stopping.clone());
         let run = run(shutdown);
         async move {

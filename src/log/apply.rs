@@ -90,7 +90,9 @@ impl LogLoop {
         stop: &CancellationToken,
     ) {
         let shared = self.log.shared.clone();
+        self.sight.begin();
         let Some(place) = reach(&shared, stop).await else { return };
+        let _unseen = Unseen { shared: &shared, stop };
         let mut runner = Runner::new(&shared, bus, &mut self.sight, place);
         loop {
             let (hole_due, changes_at) = (runner.read_due(), runner.sight.changes_at());
@@ -125,6 +127,20 @@ impl LogLoop {
             }
             runner.apply_all().await;
             runner.show();
+        }
+    }
+}
+
+/// Whatever this replica saw, while the loop does not run it sees nothing.
+struct Unseen<'a> {
+    shared: &'a Shared,
+    stop: &'a CancellationToken,
+}
+
+impl Drop for Unseen<'_> {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.shared.show(BusState::Down);
         }
     }
 }

@@ -25,6 +25,7 @@ mod lanes;
 mod large;
 mod leaving;
 mod load;
+mod loops;
 mod outages;
 mod outbox;
 mod paused;
