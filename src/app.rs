@@ -20,7 +20,7 @@ use crate::log::{Log, LogSettings};
 use crate::metrics::Metrics;
 use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
-use crate::server::{Bounds, Server, descriptors};
+use crate::server::{Bounds, Server, descriptors, farewells};
 use crate::store::Page;
 use crate::store::postgres::database::Database;
 use crate::supervise::{Shutdown, Supervisor};
@@ -290,7 +290,7 @@ fn api_settings(config: &Config) -> ApiSettings {
         long_poll_max: config.limits.long_poll_max,
         body_timeout: config.limits.body_timeout,
         heartbeat: config.hub.heartbeat,
-        drain: config.server.drain,
+        farewells: farewells(&config.server),
         retention_s: parts::seconds(config.postgres.retention),
         task_items_max: config.tasks.items_max,
         task_concurrency_max: config.tasks.concurrency_max,

@@ -203,7 +203,7 @@ impl Socket {
         let settings = &self.api.inner.settings;
         let heartbeat = settings.heartbeat;
         // At random in the window, so that a replica that leaves does not send all away at once.
-        let farewell = settings.drain.mul_f64(rand::random_range(0.0..0.7));
+        let farewell = settings.farewells.mul_f64(rand::random_range(0.0..1.0));
         let (closing, stalled) = (self.closing.clone(), self.stalled.clone());
         let mut leaving = pin!(async move {
             closing.cancelled().await;
