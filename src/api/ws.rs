@@ -4,7 +4,7 @@
 //! waits is written together and flushed once; a client that takes nothing from its socket for too
 //! long is closed, and until then the session's queue is what bounds its memory.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -96,12 +96,14 @@ pub async fn open(
 struct Socket {
     api: Api,
     socket: WebSocket,
-    /// Cancelled when the replica leaves.
-    closing: CancellationToken,
+    /// Comes when the replica leaves, at a moment of this session's own.
+    leaving: Leaving,
     /// Cancelled when the client takes nothing.
     stalled: CancellationToken,
     rate: FrameRate,
 }
+
+type Leaving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why a socket ends. `None`: the client has gone.
 type End = Option<Close>;
@@ -112,8 +114,15 @@ impl Socket {
             Some(guard) => (guard.closing().clone(), guard.stalled().clone()),
             None => Default::default(),
         };
-        let rate = FrameRate::new(api.inner.settings.frames_per_s_max);
-        Socket { api, socket, closing, stalled, rate }
+        let settings = &api.inner.settings;
+        let rate = FrameRate::new(settings.frames_per_s_max);
+        // At random in the window, so that a replica that leaves does not send all away at once.
+        let farewell = settings.farewells.mul_f64(rand::random_range(0.0..1.0));
+        let leaving = Box::pin(async move {
+            closing.cancelled().await;
+            tokio::time::sleep(farewell).await;
+        });
+        Socket { api, socket, leaving, stalled, rate }
     }
 
     async fn run(
@@ -188,7 +197,11 @@ impl Socket {
     async fn hello(&mut self) -> Result<Utf8Bytes, End> {
         let deadline = Instant::now() + HELLO_TIMEOUT;
         loop {
-            match timeout_at(deadline, self.socket.recv()).await {
+            let received = tokio::select! {
+                received = timeout_at(deadline, self.socket.recv()) => received,
+                () = self.leaving.as_mut() => return Err(Some(Close::Leaving)),
+            };
+            match received {
                 Err(_) => return Err(Some(Close::Unauthenticated)),
                 Ok(received) => match self.understand(received) {
                     Received::Text(text) => return Ok(text),
@@ -202,13 +215,7 @@ impl Socket {
     async fn live(&mut self, mut session: Session) -> End {
         let settings = &self.api.inner.settings;
         let heartbeat = settings.heartbeat;
-        // At random in the window, so that a replica that leaves does not send all away at once.
-        let farewell = settings.farewells.mul_f64(rand::random_range(0.0..1.0));
-        let (closing, stalled) = (self.closing.clone(), self.stalled.clone());
-        let mut leaving = pin!(async move {
-            closing.cancelled().await;
-            tokio::time::sleep(farewell).await;
-        });
+        let stalled = self.stalled.clone();
         let mut next_heartbeat = pin!(sleep_until(Instant::now() + heartbeat));
         let mut next_expiry = pin!(sleep_until(Instant::now()));
         let mut publishes = FuturesUnordered::new();
@@ -266,7 +273,7 @@ impl Socket {
                     };
                     next_expiry.as_mut().reset(Instant::now() + after);
                 }
-                () = leaving.as_mut() => return Some(Close::Leaving),
+                () = self.leaving.as_mut() => return Some(Close::Leaving),
                 // Even an answer to a ping may find no room.
                 () = stalled.cancelled() => return Some(Close::TooSlow),
             }
@@ -294,9 +301,10 @@ impl Socket {
         self.send_all(items.drain(..).map(message)).await
     }
 
-    /// Writes all of it and flushes once. A client that takes nothing for too long is let go.
+    /// Writes all of it and flushes once. A client that takes nothing for too long is let go, and one
+    /// that takes nothing when the replica leaves is not waited for.
     async fn send_all(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), End> {
-        let Socket { socket, stalled, .. } = self;
+        let Socket { socket, stalled, leaving, .. } = self;
         let writing = async {
             for message in messages {
                 socket.feed(message).await?;
@@ -306,6 +314,7 @@ impl Socket {
         tokio::select! {
             written = writing => written.map_err(|_: axum::Error| None),
             () = stalled.cancelled() => Err(Some(Close::TooSlow)),
+            () = leaving.as_mut() => Err(Some(Close::Leaving)),
         }
     }
 }
