@@ -3,6 +3,7 @@
 //! One loop on every replica, woken by a hint or by its tick. `SKIP LOCKED` decides who does what,
 //! and nobody waits for anybody else.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +41,11 @@ pub struct Recovery {
     upkeep: Arc<dyn Upkeep>,
     log: Log,
     metrics: Metrics,
-    /// An expired partition, and when it may be dropped.
-    expired: Option<(Seq, Instant)>,
+    /// Expired partitions, oldest first, and when the first of them may be dropped.
+    expired: VecDeque<Seq>,
+    drop_at: Instant,
+    /// What the last look found: for how long the oldest row of the outbox had waited, and when.
+    oldest: Option<(Duration, Instant)>,
 }
 
 impl Recovery {
@@ -51,7 +55,8 @@ impl Recovery {
         log: Log,
         metrics: Metrics,
     ) -> Recovery {
-        Recovery { settings, upkeep, log, metrics, expired: None }
+        let (expired, drop_at) = (VecDeque::new(), Instant::now());
+        Recovery { settings, upkeep, log, metrics, expired, drop_at, oldest: None }
     }
 
     /// One step a turn, and whatever is due has its turn: a step that always has more to do, as an
@@ -76,10 +81,8 @@ impl Recovery {
                 () = sleep_until(next_retention) => {
                     self.retain().await;
                     next_retention = Instant::now() + self.settings.retention_tick;
-                    if let Some((_, due)) = self.expired {
-                        next_retention = next_retention.min(due);
-                    }
                 }
+                () = sleep_until(self.drop_at), if !self.expired.is_empty() => self.drop_one().await,
                 () = sleep_until(next_forget) => {
                     let more = self.forget().await;
                     let pause = if more { Duration::ZERO } else { self.settings.retention_tick };
@@ -90,14 +93,20 @@ impl Recovery {
     }
 
     /// Whether something waits for which the hint may have been lost.
-    async fn look(&self) -> bool {
-        let Some(oldest) = passing("outbox_oldest", self.upkeep.outbox_oldest().await) else {
-            return false;
-        };
-        let age_s = oldest.map_or(0, |oldest| oldest.as_secs());
+    async fn look(&mut self) -> bool {
+        let found = passing("outbox_oldest", self.upkeep.outbox_oldest().await);
+        if let Some(oldest) = found {
+            self.oldest = oldest.map(|age| (age, Instant::now()));
+        }
+        // While the store is away what waited there grows older.
+        let age_s = self.oldest.map_or(0, |(age, seen)| (age + seen.elapsed()).as_secs());
         let gauge = &self.metrics.recovery.outbox_oldest_seconds;
         gauge.set(i64::try_from(age_s).unwrap_or(i64::MAX));
-        oldest.is_some()
+        let waits = matches!(found, Some(Some(_)));
+        if waits {
+            self.metrics.recovery.outbox_found.inc();
+        }
+        waits
     }
 
     /// Moves some of what transactions of the application published. Whether there may be more.
@@ -115,22 +124,25 @@ impl Recovery {
     /// Each step on its own: one that fails for ever must not end the others.
     async fn retain(&mut self) {
         done("partition_ahead", self.upkeep.partition_ahead().await);
-        let now = Instant::now();
-        match self.expired.take() {
-            Some((first, due)) if due <= now => {
-                let dropped = done("partition_drop", self.upkeep.partition_drop(first).await);
-                if let Some(dropped @ 1..) = dropped {
-                    self.metrics.recovery.partitions_dropped.inc();
-                    tracing::info!(%first, seqs = dropped, "a partition was too old and is dropped");
-                }
-            }
-            waiting => self.expired = waiting,
+        if !self.expired.is_empty() {
+            return;
         }
-        if self.expired.is_none()
-            && let Some(Some(first)) =
-                done("partition_expire", self.upkeep.partition_expire().await)
-        {
-            self.expired = Some((first, now + self.settings.drop_after));
+        let expired = done("partition_expire", self.upkeep.partition_expire().await);
+        self.expired = expired.unwrap_or_default().into();
+        let found = u64::try_from(self.expired.len()).unwrap_or(u64::MAX);
+        self.metrics.recovery.partitions_expired.inc_by(found);
+        self.drop_at = Instant::now() + self.settings.drop_after;
+    }
+
+    /// One a turn: whoever reads or writes waits for it a little. One that is in use, or that another
+    /// replica is at, is found again by the next look.
+    async fn drop_one(&mut self) {
+        let Some(first) = self.expired.pop_front() else { return };
+        let dropped = done("partition_drop", self.upkeep.partition_drop(first).await);
+        if let Some(dropped @ 1..) = dropped {
+            self.metrics.recovery.partitions_dropped.inc();
+            self.metrics.recovery.messages_dropped.inc_by(dropped);
+            tracing::info!(%first, seqs = dropped, "a partition was too old and is dropped");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What keeps the log in order, and what becomes of it when a part of it fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -39,8 +39,8 @@ impl Upkeep for Poor {
         refused()
     }
 
-    async fn partition_expire(&self) -> Result<Option<Seq>, StoreError> {
-        Ok(Seq::new(1))
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError> {
+        Ok(vec![Seq::new(1).unwrap()])
     }
 
     async fn partition_drop(&self, _: Seq) -> Result<u64, StoreError> {
@@ -82,11 +82,22 @@ struct Flooded {
     looks: AtomicU64,
     relays: AtomicU64,
     dropped: AtomicU64,
+    away: AtomicBool,
+}
+
+impl Flooded {
+    fn reach(&self) -> Result<(), StoreError> {
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(StoreError::Unavailable("it is away".to_owned())),
+            false => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
 impl Upkeep for Flooded {
     async fn outbox_relay(&self) -> Result<Option<Relayed>, StoreError> {
+        self.reach()?;
         // As one that is asked over a network.
         tokio::time::sleep(Duration::from_millis(4)).await;
         self.relays.fetch_add(1, Ordering::Relaxed);
@@ -95,6 +106,7 @@ impl Upkeep for Flooded {
     }
 
     async fn outbox_oldest(&self) -> Result<Option<Duration>, StoreError> {
+        self.reach()?;
         self.looks.fetch_add(1, Ordering::Relaxed);
         Ok(Some(Duration::from_secs(7)))
     }
@@ -103,8 +115,8 @@ impl Upkeep for Flooded {
         Ok(())
     }
 
-    async fn partition_expire(&self) -> Result<Option<Seq>, StoreError> {
-        Ok(Seq::new(1))
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError> {
+        Ok(vec![Seq::new(1).unwrap()])
     }
 
     async fn partition_drop(&self, _: Seq) -> Result<u64, StoreError> {
@@ -115,6 +127,27 @@ impl Upkeep for Flooded {
     async fn idempotency_expire(&self) -> Result<u64, StoreError> {
         Ok(0)
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_outbox_grows_older_while_the_store_is_away() {
+    let flooded = Arc::new(Flooded::default());
+    let metrics = Metrics::new();
+    let log = lanes::log(Arc::new(lanes::memory()), &metrics);
+    let mut recovery =
+        Recovery::new(RecoverySettings::default(), flooded.clone(), log, metrics.clone());
+    let stop = CancellationToken::new();
+    let told = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        flooded.away.store(true, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        stop.cancel();
+    };
+    tokio::join!(recovery.run(&stop), told);
+    let page = metrics.encode();
+    // It was 7 s old at the start, and the last look was 30 s after it.
+    assert!(page.contains("tidings_recovery_outbox_oldest_seconds 37\n"), "{page}");
+    assert!(page.contains("tidings_recovery_outbox_found_total 1\n"), "{page}");
 }
 
 #[tokio::test(start_paused = true)]
