@@ -11,7 +11,6 @@
 //! the same look. A look runs beside the loop, which goes on applying what it is told meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -23,7 +22,7 @@ use super::look::{Asked, Asking, Look, look, vouch};
 use super::order::{Order, Step};
 use super::ring::Ring;
 use super::sight::Sight;
-use super::{Log, Shared};
+use super::{Log, Shared, Unseen};
 use crate::bus::{Bus, BusEvent, BusState};
 use crate::domain::{Cursor, Message, Seq};
 use crate::frame::Frame;
@@ -131,20 +130,6 @@ impl LogLoop {
     }
 }
 
-/// Whatever this replica saw, while the loop does not run it sees nothing.
-struct Unseen<'a> {
-    shared: &'a Shared,
-    stop: &'a CancellationToken,
-}
-
-impl Drop for Unseen<'_> {
-    fn drop(&mut self) {
-        if !self.stop.is_cancelled() {
-            self.shared.show(BusState::Down);
-        }
-    }
-}
-
 async fn wait(until: Option<Instant>) {
     match until {
         Some(until) => sleep_until(until).await,
@@ -157,14 +142,6 @@ async fn answer(asking: &mut Option<Asking>) -> Asked {
     match asking {
         Some(asking) => asking.await,
         None => std::future::pending().await,
-    }
-}
-
-impl Shared {
-    /// What every look at the head tells besides the head.
-    pub(super) fn note(&self, head: &Head) {
-        self.oldest.store(head.oldest.get(), Ordering::Relaxed);
-        self.clock_offset_ms.store(head.now.0 - self.clock.now().0, Ordering::Relaxed);
     }
 }
 
