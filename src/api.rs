@@ -60,8 +60,8 @@ pub struct ApiSettings {
     pub long_poll_max: Duration,
     pub body_timeout: Duration,
     pub heartbeat: Duration,
-    /// Over how long the closes of a leaving replica are spread.
-    pub drain: Duration,
+    /// Over how long the closes of a leaving replica are spread, from when its listener is closed.
+    pub farewells: Duration,
     pub retention_s: u32,
     pub notice_users_max: usize,
     pub notice_expires_s_max: u32,

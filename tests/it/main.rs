@@ -26,6 +26,7 @@ mod lanes;
 mod large;
 mod leaving;
 mod load;
+mod loops;
 mod notice_contract;
 mod notices;
 mod outages;
