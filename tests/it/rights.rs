@@ -174,10 +174,13 @@ async fn replicas_need_no_more(installation: &Installation) {
     follower.has(501).await;
     let task = json!({"action": "try", "items": ["a"], "executor": {"type": "simulate"}});
     let client = reqwest::Client::new();
-    let posted = client.post(format!("{}/v1/tasks", replica.url)).json(&task).send().await;
-    assert_eq!(posted.unwrap().status(), 202);
+    let posted = client.post(format!("{}/v1/tasks", replica.url)).json(&task).send().await.unwrap();
+    assert_eq!(posted.status(), 202);
+    let posted: serde_json::Value = posted.json().await.unwrap();
+    let task = format!("{}/v1/tasks/{}", replica.url, posted["id"].as_str().unwrap());
     crate::fleet::until("the task is finished", async || {
-        replica.metric("tidings_tasks_finished_total{state=\"completed\"}").await == 1
+        let asked = client.get(&task).send().await.unwrap();
+        asked.json::<serde_json::Value>().await.unwrap()["status"] == "completed"
     })
     .await;
     // What retention does once an hour has passed, at once.
