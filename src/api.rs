@@ -11,6 +11,7 @@ mod access;
 mod body;
 mod health;
 mod messages;
+mod openapi;
 mod query;
 mod session;
 mod sse;
@@ -124,6 +125,7 @@ impl Api {
             .route("/v1/tasks/{id}/report", post(tasks::report))
             .route("/v1/tasks/{id}/finish", post(tasks::finish))
             .route("/v1/stats", get(stats::page))
+            .route("/openapi.json", get(openapi::document))
             .method_not_allowed_fallback(error::method_not_allowed)
             .fallback(error::not_found)
             .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))

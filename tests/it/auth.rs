@@ -91,6 +91,7 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/v1/sse?topics=task:{task}", [200, 403, 200]),
     get("/v1/ws?topics=task:{task}", [200, 403, 200]),
     get("/v1/ws?topics=task:none", [403, 403, 200]),
+    open("/openapi.json"),
     open("/livez"),
     open("/readyz"),
     open("/metrics"),
