@@ -42,5 +42,6 @@ mod signals;
 mod slow;
 mod task_contract;
 mod tasks;
+mod upgrade;
 mod upkeep;
 mod writer;
