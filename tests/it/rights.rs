@@ -192,6 +192,8 @@ async fn replicas_need_no_more(installation: &Installation) {
         .unwrap();
     assert_eq!(dropped.get::<_, i64>(0), 100);
     assert_eq!(replica.readyz().await["status"], "ready");
+    let looked = tidings(&["doctor"], &[("DATABASE_URL", url.as_str())]).await;
+    assert!(looked.out.contains("tidings_service may use the schema"), "{}", looked.out);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,8 @@ async fn version_before(url: &str, over: &AtomicBool) -> (Vec<u64>, usize) {
     let shop = harness::connect(url).await;
     let (mut answered, mut published) = (Vec::new(), 0);
     while !over.load(Ordering::Relaxed) {
-        let draft = Draft::new(Topic::parse("before").unwrap(), &answered.len().to_string());
+        let number = answered.len().to_string();
+        let draft = Draft::new(Topic::parse("before").unwrap(), number.as_str());
         let appended = writer.write(&[draft], Box::new(())).await.unwrap();
         answered.push(appended.placed[0].seq.get());
         shop.batch_execute("select tidings.publish('shop', '1')").await.unwrap();
