@@ -6,8 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Documents whose every command and file is to be there.
-const DOCUMENTS: &[&str] =
-    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/operations.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/comparison.md",
+    "docs/concepts.md",
+    "docs/kubernetes.md",
+    "docs/limits.md",
+    "docs/moving.md",
+    "docs/operations.md",
+    "docs/quickstart.md",
+    "docs/security.md",
+    "docs/sql.md",
+];
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -144,4 +156,37 @@ fn the_page_of_operations_lists_every_metric() {
     } else {
         assert!(page == right, "docs/operations.md is out of date: run this with UPDATE_DOCS=1");
     }
+}
+
+/// What stands in backticks and looks like a setting is one, where pages speak of settings.
+#[test]
+fn every_setting_that_is_named_exists() {
+    let known: BTreeSet<&str> = tidings::config::SETTINGS.iter().map(|one| one.key).collect();
+    let ends = ["_max", "_s", "_ms", "_bytes", "_listen", "_url", "_secret", "_file", "_origins"];
+    // Of messages, requests and frames, and of Postgres.
+    let others = [
+        "ttl_s",
+        "wait_s",
+        "lease_s",
+        "item_timeout_s",
+        "delay_ms",
+        "heartbeat_s",
+        "retry_after_ms",
+    ];
+    let mut named = 0;
+    for document in DOCUMENTS {
+        for word in quoted(&read(document)) {
+            let is_word = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if !is_word
+                || word.starts_with("tidings_")
+                || others.contains(&word.as_str())
+                || !ends.iter().any(|end| word.ends_with(end))
+            {
+                continue;
+            }
+            named += 1;
+            assert!(known.contains(word.as_str()), "{document}: there is no setting {word}");
+        }
+    }
+    assert!(named >= 20, "the settings are not found any more");
 }

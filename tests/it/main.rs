@@ -44,4 +44,5 @@ mod task_contract;
 mod tasks;
 mod upgrade;
 mod upkeep;
+mod walkthrough;
 mod writer;
