@@ -190,3 +190,48 @@ fn every_setting_that_is_named_exists() {
     }
     assert!(named >= 20, "the settings are not found any more");
 }
+
+/// Every source file, one after the other, each piece of white space as one blank.
+fn sources() -> String {
+    let mut open = vec![path("src")];
+    let mut all = String::new();
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_dir() {
+                open.push(file);
+            } else if file.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(file).unwrap();
+                all.extend(text.split_whitespace().flat_map(|word| [word, " "]));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_line_of_the_log_that_is_told_is_written_with_its_fields() {
+    let sources = sources();
+    let page = read("docs/operations.md");
+    let (_, table) = page.split_once("| `message` | `level` | Fields |").expect("the list");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| "));
+    let mut told = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let (message, level) = (cells[0].trim_start_matches("| "), cells[1].to_lowercase());
+        // As it stands in a macro: the level, the fields, the message.
+        let written = sources.split(&format!("\"{message}\" )")).next().unwrap();
+        let written = match written.len() == sources.len() {
+            true => sources.split(&format!("\"{message}\")")).next().unwrap(),
+            false => written,
+        };
+        assert!(written.len() < sources.len(), "nobody logs: {message}");
+        let (before, fields) = written.rsplit_once("tracing::").unwrap();
+        assert!(!before.is_empty() && fields.starts_with(&level), "{message}: {fields}");
+        for field in quoted(cells[2]) {
+            assert!(fields.contains(&field), "{message} has no field {field}: {fields}");
+        }
+        told += 1;
+    }
+    assert!(told > 10);
+}

@@ -104,17 +104,17 @@ fn what_is_mounted_is_there_and_images_have_versions() {
 /// As compose itself reads it, where it is there; it needs no engine for that.
 #[test]
 fn compose_reads_it() {
-    let mut plugin = Command::new("docker");
-    plugin.args(["compose", "version"]);
-    let (mut command, first) = if plugin.output().is_ok_and(|ran| ran.status.success()) {
-        (Command::new("docker"), Some("compose"))
-    } else if Command::new("docker-compose").arg("version").output().is_ok() {
-        (Command::new("docker-compose"), None)
-    } else {
+    let answers = |words: &[&str]| {
+        let asked = Command::new(words[0]).args(&words[1..]).arg("version").output();
+        asked.is_ok_and(|ran| ran.status.success())
+    };
+    let known: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
+    let Some(words) = known.into_iter().find(|words| answers(words)) else {
         eprintln!("SKIPPED: there is no docker compose here");
         return;
     };
-    command.args(first).args(["-f", "compose.yaml", "config"]).current_dir(path(""));
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).args(["-f", "compose.yaml", "config"]).current_dir(path(""));
     let said = crate::passes(&mut command);
     assert!(said.contains("tidings_service"), "{said}");
 }
