@@ -16,6 +16,7 @@ const PARTS: &[(&str, &str)] = &[
     ("messages", include_str!("openapi/messages.yaml")),
     ("frames", include_str!("openapi/frames.yaml")),
     ("tasks", include_str!("openapi/tasks.yaml")),
+    ("notices", include_str!("openapi/notices.yaml")),
     ("operations", include_str!("openapi/operations.yaml")),
 ];
 

@@ -134,6 +134,11 @@ fn the_build_gets_what_it_reads_and_its_dependencies_first() {
                 continue;
             }
             let text = std::fs::read_to_string(&file).unwrap();
+            // Folders that are embedded whole are named from the root.
+            for folder in text.split("#[folder = \"").skip(1) {
+                let root = folder.split(['"', '/']).next().unwrap();
+                assert!(sources.contains(&root), "the image's build is not given {root}");
+            }
             for included in text.split("include_").skip(1) {
                 let Some(name) = included.split('"').nth(1).filter(|_| included.contains("!("))
                 else {
