@@ -13,6 +13,7 @@ mod health;
 mod inbox;
 mod messages;
 mod notices;
+mod openapi;
 mod query;
 mod receiving;
 mod session;
@@ -144,6 +145,7 @@ impl Api {
             .route("/v1/presence", get(inbox::presence))
             .route("/v1/users/online", get(inbox::online))
             .route("/v1/stats", get(stats::page))
+            .route("/openapi.json", get(openapi::document))
             .method_not_allowed_fallback(error::method_not_allowed)
             .fallback(error::not_found)
             .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))
