@@ -67,12 +67,20 @@ async fn stops_and_goes_on(way: Way) {
     // From here on it takes nothing. Of what waits for it the newest state stays, ...
     let large = "x".repeat(LARGE_BYTES);
     let state = |_| json!({"topic": "a", "class": "state", "key": "k", "data": large});
-    let states = publish_until(&replica, "tidings_hub_coalesced_total", state).await;
+    let coalesced = "tidings_hub_coalesced_total";
+    let mut states = publish_until(&replica, coalesced, state).await;
+    // The socket is full, and its session not just late, when that happens again and again.
+    let mut in_a_row = 0;
+    while in_a_row < 5 {
+        let before = replica.metric(coalesced).await;
+        states.push(publish(&replica, state(0)).await);
+        in_a_row = if replica.metric(coalesced).await > before { in_a_row + 1 } else { 0 };
+        assert!(states.len() < 4 * MANY, "the socket is never full");
+    }
     // ... signals are dropped and counted, ...
     let signal = |number: usize| {
         let key = number.to_string();
-        // Large ones, in case there is still room in a socket's buffers.
-        json!({"topic": "a", "class": "signal", "key": key, "data": large})
+        json!({"topic": "a", "class": "signal", "key": key, "data": number})
     };
     let signals = publish_until(&replica, "tidings_hub_dropped_signals_total", signal).await;
     // ... and no event is queued beyond the bound.
