@@ -64,7 +64,8 @@ export class Session implements Home {
 
   private unsubscribe(topic: string): void {
     for (const other of this.subscriptions) {
-      if (other.topic === topic && other.standing !== "behind") return;
+      // Who is apart asks for it again, after this.
+      if (other.topic === topic && !["apart", "behind"].includes(other.standing)) return;
     }
     this.send?.({ op: "unsubscribe", topics: [topic] });
   }
