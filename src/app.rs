@@ -12,10 +12,10 @@ use self::loops::{LogLoops, Loops};
 use self::parts::Backend;
 pub use self::parts::{connector, log_in};
 use crate::api::limits::{Limits, OriginPolicy};
-use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
+use crate::api::{Api, ApiSettings, Inner, Roll, SchemaCheck, Setting};
 use crate::auth::Authenticator;
 use crate::clock::Clock;
-use crate::config::{Config, Origins};
+use crate::config::{Config, Effective, Origins};
 use crate::hub::{Hub, QueueSettings};
 use crate::log::{Log, LogSettings};
 use crate::metrics::Metrics;
@@ -99,6 +99,7 @@ impl Replica {
         .map_err(AppError::TaskKubernetes)?;
         let auth = Authenticator::new(parts::auth_settings(config)?, clock.clone())?;
         let (schema_known, schema) = watch::channel(SchemaCheck::Unknown);
+        let roll = Roll::new(hub.own_signals());
         let api = Api::new(Inner {
             settings: api_settings(config),
             auth: auth.clone(),
@@ -112,6 +113,7 @@ impl Replica {
             schema: schema.clone(),
             limits: Limits::new(config.publish.intake_bytes_max),
             started: tokio::time::Instant::now(),
+            roll,
         });
 
         // The listener binds before the loops start: what fails at once should leave nothing behind.
@@ -143,6 +145,7 @@ impl Replica {
             log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
             tasks: task_runner,
             auth,
+            api,
             metrics,
         };
         loops.start(&supervisor);
@@ -271,5 +274,19 @@ fn api_settings(config: &Config) -> ApiSettings {
             messages_max: config.feed.page_messages_max,
             bytes_max: config.feed.page_bytes_max,
         },
+        demo: config.demo,
+        effective: config.effective.iter().map(shown).collect(),
+    }
+}
+
+fn shown(effective: &Effective) -> Setting {
+    let Effective { setting, value, source } = effective;
+    Setting {
+        part: setting.part,
+        key: setting.key,
+        value: value.clone(),
+        source: source.clone(),
+        default: setting.default,
+        help: setting.help,
     }
 }

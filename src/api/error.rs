@@ -75,6 +75,10 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such task")
     }
 
+    pub fn nothing_here() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path")
+    }
+
     pub fn method() -> Problem {
         let detail = "this path does not take this method";
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)
@@ -210,7 +214,7 @@ impl From<StoreError> for Problem {
 }
 
 pub async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path")
+    Problem::nothing_here()
 }
 
 pub async fn method_not_allowed() -> Problem {

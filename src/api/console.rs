@@ -1,0 +1,96 @@
+//! The console: files that are part of the binary, so that every replica serves its own version.
+//!
+//! Nothing is loaded from elsewhere, and nothing that is not in a file of ours is run.
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use rust_embed::{EmbeddedFile, RustEmbed};
+
+use super::error::Problem;
+
+#[derive(RustEmbed)]
+#[folder = "console/"]
+struct Files;
+
+/// `connect-src` covers WebSockets of the same origin too.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+pub async fn index(headers: HeaderMap) -> Response {
+    answer("index.html", &headers)
+}
+
+pub async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
+    answer(&path, &headers)
+}
+
+fn answer(path: &str, headers: &HeaderMap) -> Response {
+    let (Some(file), Some(kind)) = (Files::get(path), kind(path)) else {
+        return Problem::nothing_here().into_response();
+    };
+    let tag = tag(&file);
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
+    let mut response = match known {
+        true => StatusCode::NOT_MODIFIED.into_response(),
+        false => axum::body::Body::from(file.data.into_owned()).into_response(),
+    };
+    let fixed = [
+        (header::CONTENT_TYPE, kind),
+        // Asked for each time: behind a balancer the next replica may be of another version.
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+    ];
+    let own = response.headers_mut();
+    for (name, value) in fixed {
+        own.insert(name, HeaderValue::from_static(value));
+    }
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        own.insert(header::ETAG, tag);
+    }
+    response
+}
+
+fn tag(file: &EmbeddedFile) -> String {
+    let hash = file.metadata.sha256_hash();
+    hash.iter().take(12).fold("\"".to_owned(), |tag, byte| format!("{tag}{byte:02x}")) + "\""
+}
+
+/// What is served; everything else, notes and licences among it, is not.
+fn kind(path: &str) -> Option<&'static str> {
+    let (_, ending) = path.rsplit_once('.')?;
+    Some(match ending {
+        "html" => "text/html; charset=utf-8",
+        "js" => "text/javascript; charset=utf-8",
+        "css" => "text/css; charset=utf-8",
+        "svg" => "image/svg+xml",
+        "txt" => "text/plain; charset=utf-8",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_page_names_is_there() {
+        for path in Files::iter().filter(|path| path.ends_with(".html") || path.ends_with(".js")) {
+            let file = Files::get(&path).unwrap();
+            let text = String::from_utf8(file.data.into_owned()).unwrap();
+            for name in text.split('"').filter(|name| name.starts_with("/console/")) {
+                let name = name.strip_prefix("/console/").unwrap();
+                assert!(Files::get(name).is_some() && kind(name).is_some(), "{path}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_outside_is_served() {
+        for path in ["../Cargo.toml", "/etc/passwd", "%2e%2e/Cargo.toml", "", ".", "vendor"] {
+            assert_eq!(answer(path, &HeaderMap::new()).status(), StatusCode::NOT_FOUND, "{path}");
+        }
+    }
+}
