@@ -1,5 +1,5 @@
 // The frame of the page: who looks, where he is, how the connection is.
-import { door, enter, keptName, keptToken, leave, me } from "/console/lib/connection.js";
+import { dev, enter, keptName, keptToken, leave, me } from "/console/lib/connection.js";
 import { fill, h, icon, say } from "/console/lib/dom.js";
 import { busy, choice, dialog, field } from "/console/lib/parts.js";
 import { language, read, speak, t, write } from "/console/lib/words.js";
@@ -34,22 +34,14 @@ function settle() {
 /** Asks who looks, unless that is known. */
 async function begin() {
   end();
-  let asks;
+  const kept = dev ? keptName() : keptToken();
+  if (!kept) return signIn();
   try {
-    asks = await door();
-  } catch {
-    return unreachable();
+    await enter(dev ? { user: kept } : { token: kept });
+  } catch (problem) {
+    return problem.passes ? unreachable() : signIn(problem);
   }
-  const kept = asks.dev ? keptName() : keptToken();
-  if (kept) {
-    try {
-      await enter(asks.dev ? { user: kept } : { token: kept });
-      return frame();
-    } catch (problem) {
-      return signIn(asks.dev, problem);
-    }
-  }
-  signIn(asks.dev);
+  frame();
 }
 
 function unreachable() {
@@ -57,7 +49,7 @@ function unreachable() {
   setTimeout(begin, 2_000);
 }
 
-function signIn(dev, problem) {
+function signIn(problem) {
   const wrong = h("div.told.bad", { role: "alert", hidden: !problem }, problem?.message ?? "");
   const control = dev
     ? h("input", { name: "user", autocomplete: "username", required: true, value: keptName() ?? "ada", pattern: "[A-Za-z0-9_.:\\/@\\-]{1,100}", autocapitalize: "off", spellcheck: "false" })

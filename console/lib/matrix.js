@@ -1,6 +1,8 @@
 // A cell for each item of a task, in the order in which they were submitted.
 const COLOURS = { pending: "--track", running: "--tide", succeeded: "--good-bar", failed: "--bad-bar", cancelled: "--line-strong" };
 
+const ENDED = new Set(["succeeded", "failed", "cancelled"]);
+
 export class Matrix {
   constructor(label) {
     this.element = document.createElement("canvas");
@@ -15,8 +17,15 @@ export class Matrix {
     this.themes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
   }
 
-  set(name, state) {
-    this.states.set(name, state);
+  /** What the books say, in order. Older than what was told meanwhile, unless it is a new attempt. */
+  book(name, state, anew) {
+    const had = this.states.get(name);
+    if (anew || had === undefined || !ENDED.has(had)) this.states.set(name, state);
+  }
+
+  /** What was told; of items that are not known yet it is left to the books. */
+  tell(name, state) {
+    if (this.states.has(name)) this.states.set(name, state);
   }
 
   inHand(names) {

@@ -35,7 +35,7 @@ export function toast(text, kind = "") {
 /** A button that is busy until the server has answered; what it says comes from the answer alone. */
 export function action(label, run, props = {}) {
   const { small, primary, danger, bare, ...rest } = props;
-  const classes = ["button", small && "small", primary && "primary", danger && "danger", bare && "bare"].filter(Boolean).join(".");
+  const classes = ["button", "button", small && "small", primary && "primary", danger && "danger", bare && "bare"].filter(Boolean).join(".");
   const button = h(classes, { type: "button", ...rest }, label);
   button.addEventListener("click", () => busy(button, run));
   return button;

@@ -66,7 +66,7 @@ export function messages(place) {
   };
   const keep = () => {
     write(KEPT, JSON.stringify([...following.keys()]));
-    say(state, following.size ? t("Follows {n} topics, newest first.", { n: following.size }) : t("Follows nothing."));
+    say(state, following.size === 1 ? t("Follows one topic, newest first.") : following.size ? t("Follows {n} topics, newest first.", { n: following.size }) : t("Follows nothing."));
   };
 
   const pause = action(t("Pause"), () => {
@@ -154,7 +154,7 @@ function publishCard() {
       }
     });
   };
-  return card(t("Publish"), h("div.body", null, h("form.fields", { onsubmit: send }, field(t("Topic"), topic), h("div.two", null, field(t("Kind"), kind), field(t("Class"), which), field(t("Key"), key)), field(t("Data, as JSON"), data), result, h("div.row.end", null, go))));
+  return card(t("Publish"), h("div.body", null, h("form.fields", { onsubmit: send }, field(t("Topic"), topic), h("div.two", null, field(t("Kind"), kind), field(t("Key"), key)), field(t("Class"), which), field(t("Data, as JSON"), data), result, h("div.row.end", null, go))));
 }
 
 function backCard(found) {

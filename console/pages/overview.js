@@ -104,8 +104,8 @@ export function overview(place) {
     tiles.log.show(number(head), "", lag ? t("{n} behind at most", { n: number(lag) }) : t("all replicas are there"), history.head.map((seq) => seq - history.head[0]));
     if (trips.length) {
       const sorted = [...trips].sort((a, b) => a - b);
-      tiles.trip.show(number(trip, 1), "ms", t("half within {a} ms, 95 % within {b} ms", { a: number(sorted[sorted.length >> 1], 1), b: number(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.95))], 1) }), history.trip);
-    } else tiles.trip.show("–", "", t("a signal of this page, there and back"));
+      tiles.trip.show(number(trip, 1), "ms", t("p50 {a} ms · p95 {b} ms", { a: number(sorted[sorted.length >> 1], 1), b: number(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.95))], 1) }), history.trip);
+    } else tiles.trip.show("–", "", t("there and back"));
     rates.show([history.at, history.published, history.delivered]);
     sentence(all);
     const fresh = new Map();

@@ -100,14 +100,14 @@ function made(first, body, pace, told) {
 
   /** Cells are asked for at the start, and again where what was told left some out. */
   let asking = false;
-  const survey = async () => {
+  const survey = async (anew = false) => {
     if (hidden || asking) return;
     asking = true;
     try {
       let after;
       for (let had = 0; had < CELLS_MAX; ) {
         const page = await tidings.tasks.items(first.id, { limit: PAGE, after });
-        for (const item of page.items) matrix.set(item.name, item.status);
+        for (const item of page.items) matrix.book(item.name, item.status, anew);
         had += page.items.length;
         after = page.items.at(-1)?.name;
         if (!page.more) break;
@@ -145,9 +145,9 @@ function made(first, body, pace, told) {
   return {
     told(next, anew) {
       now = { ...now, ...next };
-      if (anew) void survey();
-      for (const name of next.succeeded_items ?? []) matrix.set(name, "succeeded");
-      for (const { name } of next.failed_items ?? []) matrix.set(name, "failed");
+      if (anew) void survey(true);
+      for (const name of next.succeeded_items ?? []) matrix.tell(name, "succeeded");
+      for (const { name } of next.failed_items ?? []) matrix.tell(name, "failed");
       matrix.inHand(next.in_flight ?? []);
       later(ENDED.includes(next.status) ? 150 : 3_000);
       draw();

@@ -2,11 +2,12 @@
 //!
 //! Nothing is loaded from elsewhere, and nothing that is not in a file of ours is run.
 
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rust_embed::{EmbeddedFile, RustEmbed};
 
+use super::Api;
 use super::error::Problem;
 
 #[derive(RustEmbed)]
@@ -17,8 +18,21 @@ struct Files;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-pub async fn index(headers: HeaderMap) -> Response {
-    answer("index.html", &headers)
+/// What the page asks of who comes stands in it, so that it need not ask first and be refused.
+const MODE: &str = "data-mode=\"token\"";
+const MODE_DEV: &str = "data-mode=\"dev\"";
+
+pub async fn index(State(api): State<Api>, headers: HeaderMap) -> Response {
+    let Some(mut file) = Files::get("index.html") else {
+        return Problem::nothing_here().into_response();
+    };
+    let mut tag = tag(&file);
+    if api.inner.auth.is_dev() {
+        file.data =
+            String::from_utf8_lossy(&file.data).replacen(MODE, MODE_DEV, 1).into_bytes().into();
+        tag.insert_str(1, "dev-");
+    }
+    respond(file, tag, "text/html; charset=utf-8", &headers)
 }
 
 pub async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
@@ -30,6 +44,10 @@ fn answer(path: &str, headers: &HeaderMap) -> Response {
         return Problem::nothing_here().into_response();
     };
     let tag = tag(&file);
+    respond(file, tag, kind, headers)
+}
+
+fn respond(file: EmbeddedFile, tag: String, kind: &'static str, headers: &HeaderMap) -> Response {
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
@@ -62,7 +80,6 @@ fn tag(file: &EmbeddedFile) -> String {
 fn kind(path: &str) -> Option<&'static str> {
     let (_, ending) = path.rsplit_once('.')?;
     Some(match ending {
-        "html" => "text/html; charset=utf-8",
         "js" => "text/javascript; charset=utf-8",
         "css" => "text/css; charset=utf-8",
         "svg" => "image/svg+xml",
@@ -88,8 +105,16 @@ mod tests {
     }
 
     #[test]
+    fn the_page_says_which_mode_it_is_for() {
+        let page = Files::get("index.html").unwrap();
+        assert_eq!(String::from_utf8_lossy(&page.data).matches(MODE).count(), 1);
+    }
+
+    #[test]
     fn nothing_outside_is_served() {
-        for path in ["../Cargo.toml", "/etc/passwd", "%2e%2e/Cargo.toml", "", ".", "vendor"] {
+        for path in
+            ["../Cargo.toml", "/etc/passwd", "%2e%2e/Cargo.toml", "", ".", "vendor", "index.html"]
+        {
             assert_eq!(answer(path, &HeaderMap::new()).status(), StatusCode::NOT_FOUND, "{path}");
         }
     }

@@ -64,7 +64,7 @@ export async function token(...args) {
 export async function demo(test) {
   const env = { ...clean };
   if (process.env.DATABASE_URL) env.DATABASE_URL = process.env.DATABASE_URL;
-  const child = spawn(binary, ["demo"], { env, stdio: ["ignore", "pipe", "ignore"] });
+  const child = spawn(binary, ["demo", "--still"], { env, stdio: ["ignore", "pipe", "ignore"] });
   const ended = once(child, "exit");
   test.after(async () => {
     child.kill("SIGINT");
