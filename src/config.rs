@@ -157,6 +157,7 @@ pub struct Feed {
 pub struct Memory {
     pub messages_max: usize,
     pub bytes_max: usize,
+    pub items_max: usize,
 }
 
 #[derive(Clone, Debug)]

@@ -96,6 +96,9 @@ pub enum StoreError {
     /// What was asked for is no longer kept: tell the client where the log begins.
     #[error("the log begins at {oldest}")]
     Expired { oldest: Seq },
+    /// Nothing was written: what there is must go first.
+    #[error("there is no room: {0}")]
+    Full(String),
     /// Trying again will not help. Nothing was written.
     #[error("the store refused: {0}")]
     Refused(String),

@@ -208,6 +208,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
         match error {
             StoreError::Unavailable(_) => Problem::unavailable("the log cannot be reached", 1),
+            StoreError::Full(_) => Problem::too_many(error.to_string()),
             error => Problem::refused(error.to_string()),
         }
     }

@@ -61,6 +61,7 @@ impl Backend {
         let settings = MemorySettings {
             messages_max: config.memory.messages_max,
             bytes_max: config.memory.bytes_max,
+            items_max: config.memory.items_max,
             retention_s: seconds(config.postgres.retention),
             idempotency_s: seconds(config.publish.idempotency),
         };

@@ -81,12 +81,9 @@ impl Task {
         Some(Task { text: text.to_owned(), ..task })
     }
 
-    pub fn is_over(&self) -> bool {
-        TaskStatus::parse(&self.status).is_some_and(TaskStatus::is_final)
-    }
-
-    pub fn is_completed(&self) -> bool {
-        TaskStatus::parse(&self.status) == Some(TaskStatus::Completed)
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<TaskStatus> {
+        TaskStatus::parse(&self.status).filter(|status| status.is_final())
     }
 }
 

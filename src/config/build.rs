@@ -196,7 +196,11 @@ fn tasks(v: &mut Values) -> Tasks {
 }
 
 fn memory(v: &mut Values) -> Memory {
-    Memory { messages_max: v.count("memory_messages_max"), bytes_max: v.count("memory_bytes_max") }
+    Memory {
+        messages_max: v.count("memory_messages_max"),
+        bytes_max: v.count("memory_bytes_max"),
+        items_max: v.count("memory_items_max"),
+    }
 }
 
 fn postgres(

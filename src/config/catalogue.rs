@@ -220,7 +220,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("tasks", "tasks_max", count(1, 10_000),
         "Tasks that this replica works on at once; further ones are left to others, or wait.").default("32"),
     setting("tasks", "task_items_at_once_max", count(1, 100_000),
-        "Items of all its tasks that this replica has in hand at once.").default("512"),
+        "Items of all its tasks that this replica has in hand at once; one owner alone leaves a fifth of them to others.").default("512"),
     setting("tasks", "task_concurrency_max", count(1, 1_000),
         "Items of one task that may be in hand at once.").default("200"),
     setting("tasks", "task_items_max", count(1, 100_000), "Items in one task.").default("100000"),
@@ -235,8 +235,8 @@ pub static SETTINGS: &[Setting] = &[
         "How long a task is kept after it has ended.").default("604800"),
     setting("tasks", "task_http_hosts", Kind::List("hosts, host:port pairs, addresses and nets"),
         "Hosts that the executor http may ask; unset, none. Addresses inside the network are reached only if they, or a net that holds them, are listed as well."),
-    setting("tasks", "task_http_secrets", Kind::List("secrets of the form name@host=value"),
-        "What {secret:name} stands for in the headers of requests to that host.").secret(),
+    setting("tasks", "task_http_secrets", Kind::List("secrets of the form name@host=value or name@host:port=value"),
+        "What {secret:name} stands for in the headers of requests to that host: over TLS, unless its port is written.").secret(),
     setting("tasks", "task_kubernetes", Kind::Text("in-cluster, or the path of a kubeconfig"),
         "The cluster whose nodes the executor kubernetes may change; unset, none."),
     setting("tasks", "task_kubernetes_context", Kind::Text("the name of a context"),
@@ -245,7 +245,10 @@ pub static SETTINGS: &[Setting] = &[
         "Messages kept where there is no database, and idempotency keys, whatever the retention; the oldest go first.")
         .default("1000000"),
     setting("memory", "memory_bytes_max", bytes(MIB, 64 * GIB),
-        "What their `data` may weigh.").default("512 MiB"),
+        "What their `data` may weigh, and what was submitted with tasks as much again.").default("512 MiB"),
+    setting("memory", "memory_items_max", count(1, 100_000_000),
+        "Items of tasks kept where there is no database; tasks that ended go first, and when all are open a new one is refused.")
+        .default("1000000"),
 
     setting("postgres", "database_url", DATABASE,
         "The database; unset, libpq's PG* variables, and without those one replica runs in memory.").password(),

@@ -18,6 +18,7 @@ fn log() -> (Log, Hub) {
     let settings = MemorySettings {
         messages_max: 100,
         bytes_max: 1 << 20,
+        items_max: 100_000,
         retention_s: 3_600,
         idempotency_s: 3_600,
     };

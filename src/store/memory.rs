@@ -26,6 +26,8 @@ use crate::notification::Announcement;
 pub struct MemorySettings {
     pub messages_max: usize,
     pub bytes_max: usize,
+    /// Of all tasks together.
+    pub items_max: usize,
     pub retention_s: u32,
     pub idempotency_s: u32,
 }

@@ -29,6 +29,7 @@ async fn memory() -> Subject {
     let settings = MemorySettings {
         messages_max: 1_000,
         bytes_max: 1 << 20,
+        items_max: 100_000,
         retention_s: 3600,
         idempotency_s: 86_400,
     };

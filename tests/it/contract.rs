@@ -26,6 +26,7 @@ async fn memory() -> Subject {
     let settings = MemorySettings {
         messages_max: 1_000_000,
         bytes_max: 1 << 30,
+        items_max: 100_000,
         retention_s: 3600,
         idempotency_s: 86_400,
     };
@@ -253,6 +254,7 @@ async fn memory_forgets_the_oldest_and_says_so() {
     let settings = MemorySettings {
         messages_max: 10,
         bytes_max: 1 << 20,
+        items_max: 100_000,
         retention_s: 3600,
         idempotency_s: 86_400,
     };
@@ -270,6 +272,7 @@ async fn memory_remembers_no_more_idempotency_keys_than_messages() {
     let settings = MemorySettings {
         messages_max: 10,
         bytes_max: 1 << 20,
+        items_max: 100_000,
         retention_s: 3600,
         idempotency_s: 86_400,
     };

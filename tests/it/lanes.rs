@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub const MEMORY: MemorySettings = MemorySettings {
     messages_max: 1_000,
     bytes_max: 1 << 20,
+    items_max: 100_000,
     retention_s: 3600,
     idempotency_s: 86_400,
 };

@@ -103,7 +103,8 @@ const SHOWN: &[Shown] = shown! {
         crate::tasks::kubernetes::a_context_says_as_whom;
     "task_kubernetes_context": crate::tasks::kubernetes::a_context_says_as_whom;
     "memory_messages_max": memory::what_memory_does_not_keep_is_gone;
-    "memory_bytes_max": memory::what_memory_does_not_keep_is_gone;
+    "memory_bytes_max": memory::what_memory_does_not_keep_is_gone, memory::tasks_weigh_so_much_at_most;
+    "memory_items_max": memory::of_tasks_those_that_ended_go_first_and_then_none_is_taken;
     "database_url": postgres::the_log_is_in_the_database_that_is_named;
     "listen_database_url": postgres::the_listener_goes_where_it_is_told;
     "pool_connections_max": postgres::the_pool_holds_so_many_connections;

@@ -7,10 +7,10 @@ mod proof;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use self::client::{Client, Taken};
-use crate::fleet::{Replica, until};
+use crate::fleet::{PATIENCE, Replica, until};
 use crate::follower::{Follower, Way};
 
 const WAYS: [Way; 2] = [Way::WebSocket, Way::Sse];
@@ -124,7 +124,9 @@ async fn is_cut_off(way: Way, takes_bytes: bool) {
     let mut pace = tokio::time::interval(Duration::from_millis(50));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let closed = "tidings_hub_closed_total{code=\"4408\"}";
+    let deadline = Instant::now() + PATIENCE;
     while replica.metric(closed).await == 0 {
+        assert!(Instant::now() < deadline, "{way:?}: it is never counted as cut off");
         pace.tick().await;
         assert!(!takes_bytes || client.take(1).await, "it is not cut off before it is counted");
     }

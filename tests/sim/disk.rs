@@ -63,6 +63,7 @@ impl Disk {
         let settings = MemorySettings {
             messages_max: 1_000_000,
             bytes_max: 1 << 30,
+            items_max: 100_000,
             retention_s: RETENTION_S,
             idempotency_s: 86_400,
         };

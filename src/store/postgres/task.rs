@@ -21,7 +21,7 @@ use crate::store::task::{
 };
 
 /// How many tasks one statement removes: with all their items.
-const EXPIRE_TASKS_MAX: i64 = 10;
+const EXPIRE_ITEMS_MAX: i64 = 20_000;
 
 #[async_trait]
 impl TaskStore for PostgresStore {
@@ -47,11 +47,7 @@ impl TaskStore for PostgresStore {
         let answer = self.database.row(&query::TASK_SUBMIT, params).await?;
         let id = task_id(get(&answer, TOLD)?)?;
         let duplicate = get(&answer, TOLD + 1)?;
-        let told = self.tell(&answer, &[&id]).await?;
-        if duplicate {
-            // Its first submit may still await its own.
-            self.barrier().await?;
-        }
+        let told = self.settle(&answer, &[&id]).await?;
         Ok(Submitted { id, duplicate, told })
     }
 
@@ -150,6 +146,7 @@ impl TaskStore for PostgresStore {
             "done" => {}
             "fenced" => return Ok(Reported::Fenced),
             "absent" => return Ok(Reported::Absent),
+            "early" => return Ok(Reported::Early),
             "unknown" => return Ok(Reported::Unknown(get(&answer, TOLD + 3)?)),
             _ => return Err(row::corrupt("the outcome of a report")),
         }
@@ -158,7 +155,7 @@ impl TaskStore for PostgresStore {
         // What was let go is for others to take up.
         let stirred = matches!(report.ending, Ending::Release) && !status.is_final();
         let stirred: &[&TaskId] = if stirred { &[&report.id] } else { &[] };
-        Ok(Reported::Done { status, stop, told: self.tell(&answer, stirred).await? })
+        Ok(Reported::Done { status, stop, told: self.settle(&answer, stirred).await? })
     }
 
     async fn grant(&self, id: &TaskId, wish: Wish) -> Result<Granted, StoreError> {
@@ -173,11 +170,11 @@ impl TaskStore for PostgresStore {
         if get::<&str>(answer, TOLD)? == "refused" {
             return Ok(Granted::Refused);
         }
-        Ok(Granted::Done(self.tell(answer, &[id]).await?))
+        Ok(Granted::Done(self.settle(answer, &[id]).await?))
     }
 
     async fn expire(&self, after: Duration) -> Result<u64, StoreError> {
-        let params: Params = &[&after.as_secs_f64(), &EXPIRE_TASKS_MAX];
+        let params: Params = &[&after.as_secs_f64(), &EXPIRE_ITEMS_MAX];
         Ok(self.database.rows(&query::TASK_EXPIRE, params).await?.len() as u64)
     }
 }
@@ -186,6 +183,19 @@ impl TaskStore for PostgresStore {
 const TOLD: usize = 7;
 
 impl PostgresStore {
+    /// As `tell`; and where nothing had to be said, because it was done before, awaits that.
+    async fn settle(
+        &self,
+        answer: &Row,
+        stirred: &[&TaskId],
+    ) -> Result<Option<Announcement>, StoreError> {
+        let told = self.tell(answer, stirred).await?;
+        if told.is_none() {
+            self.barrier().await?;
+        }
+        Ok(told)
+    }
+
     /// Awaits the durability of what was appended, and announces it. What somebody should look at
     /// goes the same way.
     async fn tell(

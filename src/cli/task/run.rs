@@ -1,4 +1,4 @@
-//! `tidings task submit`: items from the command line or a file, and how they are run.
+//! `tidings task run`: items from the command line or a file, and how they are run.
 
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use crate::domain::TaskId;
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Args, Debug)]
-pub struct Submit {
+pub struct Run {
     /// Your word for what is done
     action: String,
     /// Names of what it is done to
@@ -60,7 +60,7 @@ pub struct Submit {
     patience: Patience,
 }
 
-impl Submit {
+impl Run {
     pub async fn run(&self) -> Result<ExitCode, Failure> {
         let executor = self.executor()?;
         let meta = self.meta.as_deref().map(|text| object("--meta", text)).transpose()?;
