@@ -63,7 +63,9 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
 }
 
 fn requested(example: &Example) -> Vec<(String, String)> {
-    let path = |target: &str| target.split('?').next().unwrap().replace("{task}", "{id}");
+    let path = |target: &str| {
+        target.split('?').next().unwrap().replace("{task}", "{id}").replace("main.js", "{*path}")
+    };
     let words = |line: &str| {
         let mut words = line.split(' ');
         (words.next().unwrap().to_owned(), words.next().map(path).unwrap_or_default())
