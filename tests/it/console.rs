@@ -22,7 +22,7 @@ fn heard_ms(replicas: &[Value], name: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_roll_call_finds_every_replica_and_says_who_has_gone_silent() {
-    let url = harness::database_url();
+    let url = harness::database_url().await;
     let (one, two) = tokio::join!(
         Replica::start("replica-1", &url, &[]),
         Replica::start("replica-2", &url, &[])
