@@ -91,7 +91,7 @@ function frame() {
   fill(app, h("a.skip", { href: "#main", onclick: (event) => (event.preventDefault(), place.focus()) }, t("Skip to the content")),
     h("div.shell", null,
       h("aside.side", null, h("a.brand", { href: "#/overview" }, h("img", { src: "/console/mark.svg", alt: "" }), "Tidings"), h("nav", { "aria-label": t("Pages") }, h("ul", null, names.map((name) => h("li", null, link(name))))), h("div.foot", null, me.dev && h("span", null, t("Dev mode: everybody may do everything")))),
-      h("div.main", null, h("div.top", null, state, h("span.grow"), ring.element, dark, account), banner, place)));
+      h("div.main", null, h("header.head", null, h("div.top", null, state, h("span.grow"), ring.element, dark, account), banner), place)));
 
   let page;
   const open = () => {
