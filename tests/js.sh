@@ -37,7 +37,6 @@ export TIDINGS_BIN
 
 websocket=""
 node -e 'process.exit(typeof WebSocket === "undefined" ? 1 : 0)' || websocket="--experimental-websocket --disable-warning=ExperimentalWarning"
-suite() { (cd "$1" && shift && node --test --test-reporter=spec "$@"); }
 
 (cd clients/js && npm run --silent build)
 if [ "${1:-}" = update ]; then
@@ -45,7 +44,7 @@ if [ "${1:-}" = update ]; then
     echo "console/vendor/tidings.js is the client as it is now"
     exit 0
 fi
-[ "${1:-}" = images ] || suite clients/js $websocket test/*.test.mjs
+[ "${1:-}" = images ] || (cd clients/js && node --test --test-reporter=spec $websocket test/*.test.mjs)
 
 CHROMIUM="${CHROMIUM:-}"
 for name in chromium chromium-browser google-chrome; do
@@ -58,4 +57,4 @@ modules tests/browser || skip "the packages of tests/browser could not be fetche
 if [ "${1:-}" = images ]; then
     cd tests/browser && exec node images.mjs
 fi
-suite tests/browser --test-concurrency=1 *.test.mjs
+cd tests/browser && exec node --test --test-reporter=spec --test-concurrency=1 *.test.mjs

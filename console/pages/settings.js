@@ -19,7 +19,7 @@ export function settings(place) {
     const wanted = all.filter((one) => (which === "all" || changed(one)) && `${one.key} ${one.help} ${one.part}`.toLowerCase().includes(words));
     let part;
     fill(list, wanted.length ? wanted.map((one) => [
-      one.part !== part && h("h3.settings-part", null, (part = one.part)),
+      one.part !== part && h("h2.settings-part", null, (part = one.part)),
       h(`div.setting${changed(one) ? ".changed" : ""}`, null, h("code", null, one.key), h("div.value", null, one.secret ? h("span.note", null, t("set, and secret")) : h("code", null, one.value === "" ? "–" : one.value)), h("div.help", null, one.help), h("div.from", null, one.source === "default" ? t("the default") : one.source)),
     ]) : empty("settings", t("Nothing fits"), t("No setting fits this filter.")));
   };

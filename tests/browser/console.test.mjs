@@ -74,20 +74,16 @@ suite("the console", () => {
     await connected(page);
     await Promise.all(Array.from({ length: 50 }, (_, n) => submit(demo.front, { action: `many-${n}`, count: 60, delay: 400, concurrency: 2 })));
     await until(async () => (await page.locator("[data-task] .pill.tide").count()) >= 30);
-    const frames = await page.evaluate(async () => {
-      const gaps = [];
-      let last = performance.now();
-      const until = last + 4_000;
-      await new Promise((done) => requestAnimationFrame(function step(now) {
-        gaps.push(now - last);
-        last = now;
-        if (now < until) requestAnimationFrame(step);
-        else done();
-      }));
-      return gaps.sort((a, b) => a - b);
-    });
-    const at = (part) => frames[Math.floor((frames.length - 1) * part)];
-    assert.ok(at(0.5) < 50 && at(0.95) < 250, `half of the frames within ${at(0.5)} ms, 95 % within ${at(0.95)} ms`);
+    // Processor time of the page's own thread: what else the machine does is not the page's fault.
+    const devtools = await page.context().newCDPSession(page);
+    await devtools.send("Performance.enable", { timeDomain: "threadTicks" });
+    const spent = async () => (await devtools.send("Performance.getMetrics")).metrics.find(({ name }) => name === "TaskDuration").value;
+    const bars = () => page.locator("[data-task] [role=progressbar]").evaluateAll((all) => all.map((bar) => bar.ariaValueNow));
+    const [before, was, began] = [await spent(), await bars(), Date.now()];
+    await until(async () => (await bars()).filter((now, at) => now !== was[at]).length >= 30);
+    await new Promise((resolve) => setTimeout(resolve, 4_000));
+    const share = (await spent() - before) / ((Date.now() - began) / 1000);
+    assert.ok(share < 0.5, `it is busy for ${Math.round(share * 100)} % of the time`);
     const { tasks } = await ask(`${demo.front}/v1/tasks?limit=100`);
     await Promise.all(tasks.filter(({ finished_at }) => !finished_at).map(({ id }) => ask(`${demo.front}/v1/tasks/${id}/cancel`, "POST")));
     await end();
