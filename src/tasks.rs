@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::executor::acts_as_server;
 pub use self::executor::hosts::{Hosts, Secret};
-pub use self::executor::kubernetes::access::Access;
+pub use self::executor::kubernetes::access::{Access, SERVICE_ACCOUNT};
 use self::executor::{Executors, Plan};
 pub use self::runner::Runner;
 use crate::domain::{Task, TaskId, TaskItem};

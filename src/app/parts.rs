@@ -23,7 +23,7 @@ use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
 use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
-use crate::tasks::{Access, Hosts, Secret, TaskSettings};
+use crate::tasks::{Access, Hosts, SERVICE_ACCOUNT, Secret, TaskSettings};
 
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
@@ -228,7 +228,10 @@ pub fn task_settings(config: &Config) -> Result<TaskSettings, AppError> {
 fn kubernetes(tasks: &crate::config::Tasks) -> Result<Option<Access>, String> {
     match tasks.kubernetes.as_deref() {
         None => Ok(None),
-        Some("in-cluster") => Access::in_cluster(|name| std::env::var(name).ok()).map(Some),
+        Some("in-cluster") => {
+            let account = Path::new(SERVICE_ACCOUNT);
+            Access::in_cluster(account, |name| std::env::var(name).ok()).map(Some)
+        }
         Some(path) => {
             let context = tasks.kubernetes_context.as_deref();
             Access::kubeconfig(Path::new(path), context).map(Some)
