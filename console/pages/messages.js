@@ -111,7 +111,7 @@ function marker(text) {
 
 function row(message, old = false) {
   const text = JSON.stringify(message.data);
-  const details = h("details.message", null, h("summary", null, h("span.when", null, clock(message.at)), h("span.topic", { title: message.topic }, message.topic), h("span.data", null, `${message.kind ? `${message.kind}  ` : ""}${text.length > 400 ? `${text.slice(0, 400)}…` : text}`), h("span.tail", null, message.seq === null ? t("signal") : `#${message.seq}`)));
+  const details = h("details.message", null, h("summary", null, h("span.when", null, clock(message.at)), h("span.topic", { title: message.topic }, message.topic), h("span.data", null, message.kind && h("span.kind", null, message.kind), gist(message) ?? (text.length > 400 ? `${text.slice(0, 400)}…` : text)), h("span.tail", null, message.seq === null ? t("signal") : `#${message.seq}`)));
   // Only who opens it is shown the whole of it.
   details.addEventListener("toggle", () => {
     if (details.children.length > 1) return;
@@ -119,6 +119,12 @@ function row(message, old = false) {
     details.append(h("div.inside", null, h("p.note", null, `${moment(message.at)} · ${message.class} · ${message.priority}${message.cursor ? ` · ${message.cursor}` : ""}`), h("pre.snippet", { tabindex: "0" }, pretty({ ...rest, data }))));
   });
   return h(old ? "li" : "li.fresh", null, details);
+}
+
+/** What it says in a few words, where that is known; all of it is inside. */
+function gist({ kind, data }) {
+  if (kind !== "task.progress" && kind !== "task.finished") return null;
+  return `${data.action} · ${t("{done} of {all}", { done: number(data.current), all: number(data.total) })} · ${t(`status.${data.status}`)}`;
 }
 
 function publishCard() {

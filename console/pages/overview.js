@@ -104,14 +104,14 @@ export function overview(place) {
     tiles.log.show(number(head), "", lag ? t("{n} behind at most", { n: number(lag) }) : t("all replicas are there"), history.head.map((seq) => seq - history.head[0]));
     if (trips.length) {
       const sorted = [...trips].sort((a, b) => a - b);
-      tiles.trip.show(number(trip, 1), "ms", t("p50 {a} ms · p95 {b} ms", { a: number(sorted[sorted.length >> 1], 1), b: number(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.95))], 1) }), history.trip);
+      tiles.trip.show(number(trip, 1), "ms", t("p50 {a} · p95 {b} ms", { a: number(sorted[sorted.length >> 1]), b: number(sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * 0.95))]) }), history.trip);
     } else tiles.trip.show("–", "", t("there and back"));
     rates.show([history.at, history.published, history.delivered]);
     sentence(all);
     const fresh = new Map();
     for (const one of all) {
       const made = cards.get(one.replica) ?? replicaCard(one.replica);
-      made.show(one, head, rate.get(one.replica), all);
+      made.show(one, rate.get(one.replica));
       fresh.set(one.replica, made);
     }
     if ([...fresh.keys()].join() !== [...cards.keys()].join() || replicas.firstChild?.className === "wait") fill(replicas, [...fresh.values()].map(({ element }) => element));
@@ -143,7 +143,7 @@ export function overview(place) {
       error, h("div.foot", null, foot, kill));
     return {
       element,
-      show(one, head, rate) {
+      show(one, rate) {
         const [silent, gone] = [one.heard_ms >= SILENT_MS, one.heard_ms >= GONE_MS];
         set(element, { class: `card replica${gone ? " gone" : silent ? " silent" : ""}` });
         if (silent) repill(bus, "down", t("not heard for {time}", { time: duration(one.heard_ms / 1000) }));
@@ -153,7 +153,7 @@ export function overview(place) {
         say(facts.sessions, number(one.sessions));
         say(facts.published, rate && !silent ? `${short(rate.published)}/s` : "–");
         say(facts.delivered, rate && !silent ? `${short(rate.delivered)}/s` : "–");
-        say(facts.lag, number(Math.max(0, head - (one.log.applied ?? 0))));
+        say(facts.lag, number(Math.max(0, one.log.behind ?? 0)));
         say(facts.tasks, number(one.tasks?.running ?? 0));
         say(facts.uptime, duration(one.uptime_s));
         say(foot, `v${one.version} · ${t("{n} in memory", { n: short(one.log.ring_messages) })}`);

@@ -32,7 +32,7 @@ pub async fn index(State(api): State<Api>, headers: HeaderMap) -> Response {
             String::from_utf8_lossy(&file.data).replacen(MODE, MODE_DEV, 1).into_bytes().into();
         tag.insert_str(1, "dev-");
     }
-    respond(file, tag, "text/html; charset=utf-8", &headers)
+    respond(file, &tag, "text/html; charset=utf-8", &headers)
 }
 
 pub async fn file(Path(path): Path<String>, headers: HeaderMap) -> Response {
@@ -44,11 +44,11 @@ fn answer(path: &str, headers: &HeaderMap) -> Response {
         return Problem::nothing_here().into_response();
     };
     let tag = tag(&file);
-    respond(file, tag, kind, headers)
+    respond(file, &tag, kind, headers)
 }
 
-fn respond(file: EmbeddedFile, tag: String, kind: &'static str, headers: &HeaderMap) -> Response {
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
+fn respond(file: EmbeddedFile, tag: &str, kind: &'static str, headers: &HeaderMap) -> Response {
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known == tag);
     let mut response = match known {
         true => StatusCode::NOT_MODIFIED.into_response(),
         false => axum::body::Body::from(file.data.into_owned()).into_response(),
@@ -65,7 +65,7 @@ fn respond(file: EmbeddedFile, tag: String, kind: &'static str, headers: &Header
     for (name, value) in fixed {
         own.insert(name, HeaderValue::from_static(value));
     }
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
+    if let Ok(tag) = HeaderValue::from_str(tag) {
         own.insert(header::ETAG, tag);
     }
     response
