@@ -19,6 +19,8 @@ use crate::config::{Config, Effective, Origins};
 use crate::hub::{Hub, QueueSettings};
 use crate::log::{Log, LogSettings};
 use crate::metrics::Metrics;
+use crate::notices::Notices;
+use crate::presence::Presence;
 use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
 use crate::server::{Bounds, Server, descriptors};
@@ -97,6 +99,19 @@ impl Replica {
             metrics.clone(),
         )
         .map_err(AppError::TaskKubernetes)?;
+        let (notices, keeper) = Notices::new(
+            parts::notice_settings(config, &backend.own),
+            backend.notices.clone(),
+            backend.inboxes.clone(),
+            log.clone(),
+            metrics.clone(),
+        );
+        let (presence, presence_loop) = Presence::new(
+            parts::presence_settings(config, &backend.own),
+            backend.presence.clone(),
+            publisher.clone(),
+            metrics.clone(),
+        );
         let auth = Authenticator::new(parts::auth_settings(config)?, clock.clone())?;
         let (schema_known, schema) = watch::channel(SchemaCheck::Unknown);
         let roll = Roll::new(hub.own_signals());
@@ -107,6 +122,8 @@ impl Replica {
             hub,
             publisher,
             tasks: tasks.clone(),
+            notices,
+            presence,
             metrics: metrics.clone(),
             clock,
             shutdown: shutdown.clone(),
@@ -144,6 +161,8 @@ impl Replica {
             schema_known,
             log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
             tasks: task_runner,
+            keeper,
+            presence: presence_loop,
             auth,
             api,
             metrics,
@@ -268,6 +287,8 @@ fn api_settings(config: &Config) -> ApiSettings {
         heartbeat: config.hub.heartbeat,
         drain: config.server.drain,
         retention_s: parts::seconds(config.postgres.retention),
+        notice_users_max: config.notices.users_max,
+        notice_expires_s_max: parts::seconds(config.notices.retention),
         task_items_max: config.tasks.items_max,
         task_concurrency_max: config.tasks.concurrency_max,
         page: Page {

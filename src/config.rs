@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::ReplicaId;
+use crate::domain::{Pattern, ReplicaId};
 use crate::dsn::Dsn;
 
 mod auth;
@@ -45,6 +45,8 @@ pub struct Config {
     pub bus: Bus,
     pub feed: Feed,
     pub tasks: Tasks,
+    pub notices: Notices,
+    pub presence: Presence,
     pub memory: Memory,
     pub postgres: Postgres,
     /// What is allowed and yet worth a line in the log.
@@ -176,6 +178,23 @@ pub struct Tasks {
     /// `in-cluster`, or the path of a kubeconfig.
     pub kubernetes: Option<String>,
     pub kubernetes_context: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Notices {
+    pub users_max: usize,
+    pub replays_max: usize,
+    pub replay_age: Duration,
+    pub grace: Duration,
+    pub tick: Duration,
+    pub retention: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Presence {
+    pub lease: Duration,
+    /// Where joining and leaving is told.
+    pub topics: Vec<Pattern>,
 }
 
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::auth::AuthError;
 use crate::domain::Cursor;
 use crate::feed::FeedError;
+use crate::notices::NoticeError;
 use crate::publish::PublishError;
 use crate::store::StoreError;
 
@@ -77,6 +78,10 @@ impl Problem {
 
     pub fn nothing_here() -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path")
+    }
+
+    pub fn no_notice() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such notice")
     }
 
     pub fn method() -> Problem {
@@ -200,6 +205,16 @@ impl From<FeedError> for Problem {
         match error {
             FeedError::NotReady => Problem::unavailable(error.to_string(), 1),
             FeedError::Busy => Problem::too_many(error.to_string()),
+        }
+    }
+}
+
+impl From<NoticeError> for Problem {
+    fn from(error: NoticeError) -> Problem {
+        match error {
+            NoticeError::Full => Problem::too_many(error.to_string()),
+            NoticeError::Leaving => Problem::unavailable(error.to_string(), 1),
+            NoticeError::Store(error) => error.into(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! One page for people.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -11,11 +13,30 @@ use super::query::Query;
 use crate::domain::Timestamp;
 use crate::frame::push_time;
 use crate::logging;
+use crate::notices;
+use crate::store::presence::PresentReplica;
 
 fn time(at: Timestamp) -> String {
     let mut text = String::new();
     push_time(&mut text, at);
     text
+}
+
+/// The states of receipts that are counted as they are reached.
+const MARKED: [&str; 4] = ["sent", "received", "read", "confirmed"];
+
+fn by_label<const N: usize>(
+    count: impl Fn(&'static str) -> u64,
+    labels: [&'static str; N],
+) -> Value {
+    labels.iter().map(|label| ((*label).to_owned(), Value::from(count(label)))).collect()
+}
+
+/// Counts every answer, whoever gives it.
+pub async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let answer = next.run(request).await;
+    api.inner.metrics.api.answer(answer.status().as_u16());
+    answer
 }
 
 /// A tenth is as exact as anybody reads it.
@@ -33,7 +54,21 @@ pub async fn page(
     if !principal.admin {
         return Err(Problem::forbidden("the statistics are for admins and API keys"));
     }
-    Ok(Json(api.stats()))
+    // The page is for when something is wrong: without Postgres it says what this replica knows.
+    let replicas = api.inner.presence.replicas().await.ok().map(|replicas| {
+        let one = |replica: &PresentReplica| {
+            json!({
+                "name": &*replica.name,
+                "version": &*replica.version,
+                "since": time(replica.since),
+                "user_sessions": replica.sessions,
+            })
+        };
+        replicas.iter().map(one).collect::<Vec<Value>>()
+    });
+    let mut stats = api.stats();
+    stats["replicas"] = json!(replicas);
+    Ok(Json(stats))
 }
 
 impl Api {
@@ -49,6 +84,10 @@ impl Api {
                 "published_per_s": rounded(rate.published_per_s),
                 "delivered_per_s": rounded(rate.delivered_per_s),
                 "messages_per_batch": rounded(rate.messages_per_batch),
+                "answered_per_s": rounded(rate.answered_per_s),
+                "failed_per_s": rounded(rate.failed_per_s),
+                "delivery_p50_ms": rate.delivery_p50_ms.map(rounded),
+                "delivery_p99_ms": rate.delivery_p99_ms.map(rounded),
             })
         });
         let last_error =
@@ -56,8 +95,8 @@ impl Api {
         json!({
             "replica": inner.settings.replica,
             "version": env!("CARGO_PKG_VERSION"),
-            "uptime_s": inner.started.elapsed().as_secs(),
             "demo": inner.settings.demo,
+            "uptime_s": inner.started.elapsed().as_secs(),
             "draining": inner.shutdown.draining.is_cancelled(),
             "listener": listener.as_str(),
             "rates": rates,
@@ -101,6 +140,17 @@ impl Api {
                 "claimed": metrics.tasks.claimed.get(),
                 "lost": metrics.tasks.lost.get(),
                 "reports": metrics.tasks.reports.get(),
+            },
+            "notices": {
+                "sent": metrics.notices.sent.get(),
+                "handed": by_label(|way| metrics.notices.handed.get_or_create(&way.into()).get(), notices::WAYS),
+                "marks": by_label(|state| metrics.notices.marks.get_or_create(&state.into()).get(), MARKED),
+                "readers": metrics.notices.readers.get(),
+                "waiting": metrics.notices.waiting.get(),
+            },
+            "presence": {
+                "sessions": metrics.presence.sessions.get(),
+                "reaped": metrics.presence.reaped.get(),
             },
             "recovery": {
                 "outbox_relayed": metrics.recovery.outbox_relayed.get(),

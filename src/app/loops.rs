@@ -13,6 +13,8 @@ use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::log::LogLoop;
 use crate::metrics::{Metrics, RATES_EVERY};
+use crate::notices::Keeper;
+use crate::presence::PresenceLoop;
 use crate::publish::{Lane, SignalLoop};
 use crate::recovery::Recovery;
 use crate::supervise::{Policy, Shutdown, Supervisor};
@@ -30,6 +32,8 @@ pub struct Loops {
     pub schema_known: watch::Sender<SchemaCheck>,
     pub log: LogLoops,
     pub tasks: Runner,
+    pub keeper: Keeper,
+    pub presence: PresenceLoop,
     pub auth: Authenticator,
     pub api: Api,
     pub metrics: Metrics,
@@ -53,6 +57,16 @@ impl Loops {
         when_ready(supervisor, "tasks", &ready, move |shutdown| {
             let tasks = tasks.clone();
             async move { tasks.lock().await.run(&shutdown).await }
+        });
+        let keeper = Arc::new(Mutex::new(self.keeper));
+        when_ready(supervisor, "notices", &ready, move |shutdown| {
+            let keeper = keeper.clone();
+            async move { keeper.lock().await.run(&shutdown.stopping).await }
+        });
+        let presence = Arc::new(Mutex::new(self.presence));
+        when_ready(supervisor, "presence", &ready, move |shutdown| {
+            let presence = presence.clone();
+            async move { presence.lock().await.run(&shutdown.stopping).await }
         });
         start_keys(supervisor, self.auth);
         start_rates(supervisor, self.metrics);

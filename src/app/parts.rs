@@ -16,17 +16,25 @@ use crate::clock::Clock;
 use crate::config::{Config, Keys};
 use crate::dsn::{Dsn, DsnError};
 use crate::metrics::Metrics;
+use crate::notices::NoticeSettings;
+use crate::presence::PresenceSettings;
 use crate::store::memory::{MemorySettings, MemoryStore};
+use crate::store::notice::{InboxStore, NoticeStore, Replays};
 use crate::store::postgres::connect::Connector;
 use crate::store::postgres::database::PoolSettings;
 use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
+use crate::store::presence::{Own, PresenceStore};
 use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
 use crate::tasks::{Access, Hosts, SERVICE_ACCOUNT, Secret, TaskSettings};
 
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+
+/// After so many rounds, with doubled pauses a quarter of an hour, a client that acknowledges nothing
+/// is left alone: it finds what it missed in its inbox.
+const NOTICE_TRIES_MAX: u32 = 5;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,6 +47,11 @@ pub struct Backend {
     pub bus: Arc<dyn Bus>,
     pub upkeep: Arc<dyn Upkeep>,
     pub tasks: Arc<dyn TaskStore>,
+    pub notices: Arc<dyn NoticeStore>,
+    pub inboxes: Arc<dyn InboxStore>,
+    pub presence: Arc<dyn PresenceStore>,
+    /// This process among all, which may bear one name.
+    pub own: Own,
     pub schema: Schema,
 }
 
@@ -70,7 +83,11 @@ impl Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
-            tasks: Arc::new(store),
+            tasks: Arc::new(store.clone()),
+            notices: Arc::new(store.clone()),
+            inboxes: Arc::new(store.clone()),
+            presence: Arc::new(store),
+            own: own(config),
             schema: Schema::NotNeeded,
         }
     }
@@ -100,12 +117,11 @@ impl Backend {
             Some(listen) => self::connector(config, listen)?,
             None => connector.clone(),
         };
-        // Two processes may bear one name; what they send must still be told apart.
-        let origin = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
+        let own = own(config);
         let bus = PostgresBus::new(
             listener.clone(),
             store.database().clone(),
-            &origin,
+            &own.id,
             config.bus.pulse,
             metrics.bus.clone(),
         );
@@ -114,9 +130,19 @@ impl Backend {
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
             tasks: Arc::new(store.clone()),
+            notices: Arc::new(store.clone()),
+            inboxes: Arc::new(store.clone()),
+            presence: Arc::new(store.clone()),
+            own,
             schema: Schema::Postgres { connector: listener, store },
         })
     }
+}
+
+/// Two processes may bear one name; what they send and hold must still be told apart.
+fn own(config: &Config) -> Own {
+    let id = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
+    Own { id: id.into(), name: config.replica.as_str().into() }
 }
 
 /// Connections under the replica's name.
@@ -237,6 +263,23 @@ fn kubernetes(tasks: &crate::config::Tasks) -> Result<Option<Access>, String> {
             Access::kubeconfig(Path::new(path), context).map(Some)
         }
     }
+}
+
+pub fn notice_settings(config: &Config, own: &Own) -> NoticeSettings {
+    let notices = &config.notices;
+    NoticeSettings {
+        replica: own.id.clone(),
+        replays: Replays { max: notices.replays_max, age: notices.replay_age },
+        grace: notices.grace,
+        tries_max: NOTICE_TRIES_MAX,
+        tick: notices.tick,
+        retention: notices.retention,
+    }
+}
+
+pub fn presence_settings(config: &Config, own: &Own) -> PresenceSettings {
+    let presence = &config.presence;
+    PresenceSettings { own: own.clone(), lease: presence.lease, watched: presence.topics.clone() }
 }
 
 pub fn seconds(duration: Duration) -> u32 {

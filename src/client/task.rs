@@ -33,6 +33,8 @@ pub struct Submission {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_most_once: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub meta: Option<Box<RawValue>>,
     /// Not an option: without one a task that is said again might be run twice.
     pub idempotency_key: String,

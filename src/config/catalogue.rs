@@ -241,6 +241,27 @@ pub static SETTINGS: &[Setting] = &[
         "The cluster whose nodes the executor kubernetes may change; unset, none."),
     setting("tasks", "task_kubernetes_context", Kind::Text("the name of a context"),
         "Which context of the kubeconfig; unset, its current one."),
+
+    setting("notices", "notice_users_max", count(1, 1_000_000),
+        "Users that one notice may name, and that it may leave out.").default("10000"),
+    setting("notices", "notice_replays_max", count(0, 10_000),
+        "Notices that a session is given when it opens, of those that its user has not received; of more it is told a gap.")
+        .default("100"),
+    setting("notices", "notice_replay_age_s", seconds(1, 3_153_600_000),
+        "How old such a notice may be; older ones stay in the inbox.").default("604800"),
+    setting("notices", "notice_grace_ms", millis(100, 86_400_000),
+        "How long a notice may go unacknowledged before it is redelivered to sessions that have not had it; twice as long with each of five rounds.")
+        .default("30000"),
+    setting("notices", "notice_tick_ms", millis(100, 600_000),
+        "How often that is looked for; and at every third time notices that ran out.").default("5000"),
+    setting("notices", "notice_retention_s", seconds(60, 3_153_600_000),
+        "How long a notice is kept, or until it runs out if that is later.").default("7776000"),
+
+    setting("presence", "presence_lease_ms", millis(500, 30_000),
+        "How long the sessions of a replica that died count as there.").default("20000"),
+    setting("presence", "presence_topics", Kind::List("topics, or prefixes ending in *"),
+        "Topics on which is told who joins and leaves; unset, none."),
+
     setting("memory", "memory_messages_max", count(16, 100_000_000),
         "Messages kept where there is no database, and idempotency keys, whatever the retention; the oldest go first.")
         .default("1000000"),

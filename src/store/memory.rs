@@ -4,6 +4,9 @@
 //! What is kept is bounded in count and bytes; the oldest go first, and `head` says so. Idempotency keys
 //! are kept for as long as told, but never more of them than messages may be: the oldest are forgotten.
 
+mod inbox;
+mod notice;
+mod presence;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
@@ -35,8 +38,11 @@ pub struct MemorySettings {
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
-    /// Taken before `state`, never after it.
+    /// Taken before `notices` and `state`, never after them.
     tasks: Arc<Mutex<task::Books>>,
+    /// Taken before `presence` and `state`, never after them.
+    notices: Arc<Mutex<notice::Books>>,
+    presence: Arc<Mutex<presence::Present>>,
     clock: Clock,
     bus: MemoryBus,
     settings: MemorySettings,
@@ -98,8 +104,15 @@ impl MemoryStore {
             keys: HashMap::new(),
             keys_by_age: VecDeque::new(),
         };
-        let tasks = Arc::default();
-        MemoryStore { state: Arc::new(Mutex::new(state)), tasks, clock, bus, settings }
+        MemoryStore {
+            state: Arc::new(Mutex::new(state)),
+            tasks: Arc::default(),
+            notices: Arc::default(),
+            presence: Arc::default(),
+            clock,
+            bus,
+            settings,
+        }
     }
 
     /// Forgets everything after a place, as a server that crashed forgets what it had not flushed.

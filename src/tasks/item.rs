@@ -136,6 +136,7 @@ mod tests {
             retries: 2,
             item_timeout: Duration::from_secs(30),
             at_most_once: false,
+            notice: false,
         };
         let since = Instant::now();
         let done = run(&executor, &item, rules, 1, &CancellationToken::new(), hand()).await;
@@ -179,6 +180,7 @@ mod tests {
             retries: 20,
             item_timeout: Duration::from_secs(30),
             at_most_once: false,
+            notice: false,
         };
         let stop = CancellationToken::new();
         stop.cancel();

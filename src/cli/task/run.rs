@@ -44,6 +44,9 @@ pub struct Run {
     /// Items that were in hand when their replica or worker died have failed, and are not run again
     #[arg(long)]
     at_most_once: bool,
+    /// Its owner finds a notice in the inbox when it has ended
+    #[arg(long)]
+    notice: bool,
     /// A JSON object for yourself
     #[arg(long, value_name = "JSON")]
     meta: Option<String>,
@@ -74,6 +77,7 @@ impl Run {
             retries: self.retries,
             item_timeout_s: self.item_timeout_s,
             at_most_once: self.at_most_once.then_some(true),
+            notice: self.notice.then_some(true),
             meta,
             idempotency_key: self
                 .idempotency_key

@@ -17,6 +17,7 @@ use crate::domain::{
 };
 use crate::notification::Announcement;
 use crate::store::StoreError;
+use crate::store::notice::{self, NewNotice};
 use crate::store::task::{
     Claim, Claimed, Ending, Granted, ItemFilter, NewTask, OWNED_TIMES_FREE, Report, Reported,
     Snapshot, Submitted, TaskFilter, TaskStore, WORD_PAUSE, Which, Wish, announcement, draft,
@@ -28,10 +29,12 @@ const FINISHED_MAX: usize = 1_000;
 impl MemoryStore {
     /// Appends what is to be said of tasks, whose books the caller holds.
     fn say(&self, said: &mut [(&mut Entry, Listed)]) -> Option<Announcement> {
+        let mut notices = self.notices.lock();
         let mut state = self.state.lock();
         let at = self.clock.now().max(state.newest);
         let (first, epoch) = (state.head.next(), state.epoch.clone());
         let mut drafts: Vec<Draft> = Vec::new();
+        let mut ended = Vec::new();
         for (entry, listed) in said {
             entry.task.seq = first.plus(drafts.len() as u64);
             entry.task.updated_at = at;
@@ -39,6 +42,15 @@ impl MemoryStore {
             let is_final = entry.task.finished_at.is_some();
             let id = entry.task.id.clone();
             drafts.extend(entry.topics().into_iter().map(|t| draft(&id, t, &data, is_final)));
+            if is_final && entry.task.rules.notice {
+                ended.extend(NewNotice::about(&entry.task));
+            }
+        }
+        for new in ended {
+            let (data, seq) =
+                (Arc::from(notice::document(&new, None)), first.plus(drafts.len() as u64));
+            drafts.extend(notice::drafts(&new.id, new.target.topics(), &data, new.urgency, None));
+            notices.keep(&new, data, at, seq);
         }
         if drafts.is_empty() {
             return None;

@@ -53,7 +53,7 @@ queries! {
     PARTITION_AHEAD = "partition_ahead" [];
     PARTITION_EXPIRE = "partition_expire" [INT4];
     PARTITION_DROP = "partition_drop" [INT8];
-    TASK_SUBMIT = "task_submit" [TEXT, TEXT, TEXT, TEXT, BOOL, INT4, INT4, INT4, BOOL, TEXT, TEXT, TEXT_ARRAY, TEXT_ARRAY];
+    TASK_SUBMIT = "task_submit" [TEXT, TEXT, TEXT, TEXT, BOOL, INT4, INT4, INT4, BOOL, TEXT, TEXT, TEXT_ARRAY, TEXT_ARRAY, BOOL];
     TASK_GET = "task_get" [TEXT];
     TASK_LIST = "task_list" [TEXT, TEXT, TEXT, TEXT, INT8];
     TASK_ITEMS = "task_items" [TEXT, TEXT, TEXT, INT8];
@@ -66,5 +66,25 @@ queries! {
     TASK_RETRY = "task_retry" [TEXT];
     TASK_ANNOUNCE = "task_announce" [TEXT_ARRAY];
     TASK_EXPIRE = "task_expire" [FLOAT8, INT8];
+    NOTICE_SEND = "notice_send" [TEXT, TEXT, TEXT, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT, TEXT, TEXT, TEXT, BOOL, INT4, TEXT, TEXT_ARRAY];
+    NOTICE_GET = "notice_get" [TEXT];
+    NOTICE_LIST = "notice_list" [TEXT, INT8];
+    NOTICE_TALLY = "notice_tally" [TEXT];
+    NOTICE_RECIPIENTS = "notice_recipients" [TEXT, TEXT, TEXT, INT8];
+    NOTICE_RESEND = "notice_resend" [TEXT];
+    NOTICE_RECALL = "notice_recall" [TEXT];
+    NOTICE_EXPIRE = "notice_expire" [FLOAT8, INT8];
+    NOTICE_LAPSED = "notice_lapsed" [INT8];
+    INBOX_OPEN = "inbox_open" [TEXT_ARRAY, TEXT_ARRAY, INT4, INT4];
+    INBOX_MARK = "inbox_mark" [TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY];
+    INBOX_FILL = "inbox_fill" [TEXT_ARRAY, TEXT_ARRAY];
+    INBOX_LIST = "inbox_list" [TEXT, BOOL, TEXT, INT8];
+    INBOX_DUE = "inbox_due" [TEXT, TEXT_ARRAY, INT8, INT4, INT4];
+    PRESENCE_RENEW = "presence_renew" [TEXT, TEXT, TEXT, INT8];
+    PRESENCE_WRITE = "presence_write" [TEXT, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT8_ARRAY, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY];
+    PRESENCE_REAP = "presence_reap" [TEXT];
+    PRESENCE_PAIRS = "presence_pairs" [TEXT_ARRAY, TEXT_ARRAY];
+    PRESENCE_USERS = "presence_users" [TEXT, TEXT, INT8];
+    PRESENCE_REPLICAS = "presence_replicas" [];
     IDEMPOTENCY_EXPIRE = "idempotency_expire" [INT8];
 }

@@ -6,15 +6,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
+use super::notice::notice_id;
 use super::query::{self, Params, Query};
 use super::row::{self, get};
 use super::{PostgresStore, StoreError};
 use crate::domain::{
-    Counts, Draft, ItemStatus, Message, Seq, Task, TaskId, TaskItem, TaskRules, TaskStatus,
-    Timestamp, Topic, UserId,
+    Counts, Draft, Epoch, ItemStatus, Message, Seq, Task, TaskId, TaskItem, TaskRules, TaskStatus,
+    Timestamp, Topic, Urgency, UserId,
 };
 use crate::notification::{self, Announcement};
 use crate::store::LogStore;
+use crate::store::notice;
 use crate::store::task::{
     Claim, Claimed, Ending, Granted, ItemFilter, NewTask, Report, Reported, Snapshot, Submitted,
     TaskFilter, TaskStore, Which, Wish, announcement, draft,
@@ -43,6 +45,7 @@ impl TaskStore for PostgresStore {
             &&*task.meta,
             &names,
             &datas,
+            &task.rules.notice,
         ];
         let answer = self.database.row(&query::TASK_SUBMIT, params).await?;
         let id = task_id(get(&answer, TOLD)?)?;
@@ -206,14 +209,25 @@ impl PostgresStore {
         let Some(at_ms) = get::<Option<i64>>(answer, 1)? else { return Ok(None) };
         let (epoch, first) = (row::epoch(answer, 0)?, row::seq(answer, 2)?);
         let drafts = drafts(answer)?;
+        self.told(epoch, Timestamp(at_ms), first, &drafts, stirred).await.map(Some)
+    }
+
+    /// The same for drafts of whatever part, whose place in the log is known.
+    pub(super) async fn told(
+        &self,
+        epoch: Epoch,
+        at: Timestamp,
+        first: Seq,
+        drafts: &[Draft],
+        stirred: &[&TaskId],
+    ) -> Result<Announcement, StoreError> {
         self.barrier().await?;
-        let at = Timestamp(at_ms);
-        let mut texts = notification::announcements(&epoch, first, at, &drafts);
+        let mut texts = notification::announcements(&epoch, first, at, drafts);
         texts.extend(stirred.iter().map(|id| notification::stirred(id)));
         if let Err(error) = self.announce(&query::TASK_ANNOUNCE, &texts).await {
-            tracing::warn!(%error, "a task's messages were not announced; the other replicas find them by their tick");
+            tracing::warn!(%error, "messages were not announced; the other replicas find them by their tick");
         }
-        Ok(Some(announcement(epoch, at, first, &drafts)))
+        Ok(announcement(epoch, at, first, drafts))
     }
 
     async fn announce(&self, query: &Query, texts: &[String]) -> Result<(), StoreError> {
@@ -225,12 +239,18 @@ impl PostgresStore {
 fn drafts(answer: &Row) -> Result<Vec<Draft>, StoreError> {
     let topics: Vec<&str> = get(answer, 3)?;
     let datas: Vec<&str> = get(answer, 4)?;
-    let finals: Vec<bool> = get(answer, 5)?;
+    // Neither final nor not: a notice.
+    let finals: Vec<Option<bool>> = get(answer, 5)?;
     let ids: Vec<&str> = get(answer, 6)?;
     let parts = topics.into_iter().zip(datas).zip(finals).zip(ids);
     let one = |(((topic, data), is_final), id)| {
         let topic = Topic::parse(topic).map_err(|_| row::corrupt("the topic of a task"))?;
-        Ok(draft(&task_id(id)?, topic, data, is_final))
+        match is_final {
+            Some(is_final) => Ok(draft(&task_id(id)?, topic, data, is_final)),
+            None => {
+                Ok(notice::draft(&notice_id(id)?, topic, data.into(), Urgency::default(), None))
+            }
+        }
     };
     parts.map(one).collect()
 }
@@ -277,6 +297,7 @@ fn task(found: &Row) -> Result<Task, StoreError> {
             retries: count(20)?,
             item_timeout: Duration::from_millis(timeout_ms),
             at_most_once: get(found, 22)?,
+            notice: get(found, 24)?,
         },
         seq: Seq::from_db(get(found, 23)?),
     })
@@ -296,14 +317,14 @@ fn item(found: &Row) -> Result<TaskItem, StoreError> {
     })
 }
 
-fn number(number: u32) -> i32 {
+pub(super) fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn count(limit: usize) -> i64 {
+pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
