@@ -38,7 +38,7 @@ const TASKS_GOING: usize = 4;
 const EDGES: &[&str] = &["edge-1", "edge-2"];
 const INSTANCES: u64 = 6;
 
-const ORDER_EVERY: Duration = Duration::from_millis(600);
+const ORDER_EVERY: Duration = Duration::from_millis(250);
 const TASKS_EVERY: Duration = Duration::from_secs(4);
 const NOTICE_EVERY: Duration = Duration::from_secs(50);
 const READ_EVERY: Duration = Duration::from_secs(9);

@@ -3,21 +3,21 @@
 import { mkdir } from "node:fs/promises";
 import { ask, browser as launch, connected, demo as start, offers, root, until, visit } from "./support.mjs";
 
-const places = ["overview", "tasks", "task", "messages", "notices", "sources", "settings"];
+const places = ["task", "tasks", "messages", "notices", "sources", "settings", "overview"];
 const folder = `${root}docs/images`;
 await mkdir(folder, { recursive: true });
 const [browser, demo] = await Promise.all([launch(), start({ still: false })]);
 try {
-  // A task that is well under way, and will be for a while.
-  const task = await until(async () => {
-    const { tasks } = await ask(`${demo.front}/v1/tasks?limit=50`);
-    return tasks.find(({ action, current }) => action === "rotate-keys" && current > 150);
-  });
   for (const colorScheme of ["light", "dark"]) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, colorScheme, locale: "en", reducedMotion: "reduce" });
     const page = await context.newPage();
     await page.goto(`${demo.front}/?user=ada`);
     await connected(page);
+    // A task that is well under way, and will be for a while.
+    const task = await until(async () => {
+      const { tasks } = await ask(`${demo.front}/v1/tasks?limit=100`);
+      return tasks.find(({ action, progress }) => action === "rotate-keys" && progress > 30 && progress < 75);
+    }, 240_000);
     for (const name of places) {
       await visit(page, name === "task" ? `#/tasks/${task.id}` : `#/${name}`);
       await page.waitForFunction(() => !document.querySelector("main .wait"));
