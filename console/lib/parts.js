@@ -79,6 +79,7 @@ const STATUS = {
   pending: "calm", running: "tide moving", paused: "violet", completed: "good", partial: "warn", failed: "bad", cancelled: "calm", interrupted: "bad",
   succeeded: "good", sent: "calm", received: "tide", read: "violet", confirmed: "good", expired: "warn",
   live: "good", catching_up: "warn moving", polling: "warn", down: "bad",
+  idle: "calm", connected: "good", failing: "warn", stopped: "violet", disabled: "calm", pushed: "tide", up: "good",
 };
 
 export function pill(status, text = t(`status.${status}`)) {

@@ -2,7 +2,7 @@
 import { me } from "/console/lib/connection.js";
 import { chart } from "/console/lib/chart.js";
 import { eachFrame, every, fill, h, icon, say } from "/console/lib/dom.js";
-import { absent, action, busy, card, choice, dialog, empty, failed, field, pill, toast, waiting } from "/console/lib/parts.js";
+import { absent, action, busy, card, choice, dialog, empty, failed, field, pill, repill, toast, waiting } from "/console/lib/parts.js";
 import { ago, bytes, number, short, t } from "/console/lib/words.js";
 
 const SPANS = { hour: [3_600, "1m"], day: [86_400, "1m"], week: [604_800, "1h"], month: [2_592_000, "1h"], year: [34_560_000, "1d"] };
@@ -50,9 +50,11 @@ function sourceView(source, place, changed) {
   const heads = h("tr");
   const empties = h("div", null, waiting());
   const table = h("div.scroll", { tabindex: "0", role: "region", "aria-label": t("Instances"), hidden: true }, h("table", null, h("thead", null, heads), rows));
-  const status = pill(source.enabled === false ? "paused" : "live", source.status ?? (source.enabled === false ? t("switched off") : t("switched on")));
+  const standing = ({ enabled, status }) => (enabled === false ? "disabled" : source.url ? (status ?? "idle") : "pushed");
+  const status = pill(standing(source));
+  const detail = h("div.told.warn", { hidden: !source.detail }, source.detail ?? "");
   const remove = action(t("Remove"), async () => { await tidings.request("DELETE", path); toast(t("Removed.")); await changed(); }, { small: true, danger: true });
-  const test = source.url && action(t("Test"), async () => { const answer = await tidings.request("POST", `${path}/test`); toast(answer?.detail ?? answer?.status ?? t("It answers.")); }, { small: true });
+  const test = source.url && action(t("Test"), async () => { const answer = await tidings.request("POST", `${path}/test`); toast(answer.ok ? t("It answers: {n} events came.", { n: number(answer.events) }) : answer.detail, answer.ok ? "" : "bad"); }, { small: true });
   const switchIt = action(source.enabled === false ? t("Switch on") : t("Switch off"), async () => { await tidings.request("PATCH", path, { body: { enabled: source.enabled === false } }); await changed(); }, { small: true });
   let metric;
   let instance = "";
@@ -62,7 +64,7 @@ function sourceView(source, place, changed) {
   const plotNote = h("p.note", null, "\u00a0");
   const logs = h("div.items", { tabindex: "0", role: "region", "aria-label": t("Log") }, waiting());
   fill(place,
-    h("section.card", { "aria-label": source.name }, h("header", null, h("h2", null, source.name), status, test, switchIt, remove), h("div.body", null, h("p.note", null, [source.format, source.url].filter(Boolean).join(" · ") || t("pushed to this server"))), empties, table),
+    h("section.card", { "aria-label": source.name }, h("header", null, h("h2", null, source.name), status, test, switchIt, remove), h("div.body", null, h("p.note", null, [source.format, source.url].filter(Boolean).join(" · ") || t("pushed to this server")), detail), empties, table),
     h("section.card", { "aria-label": t("Trend") }, h("header", null, h("h2", null, t("Trend")), choice([["hour", t("an hour")], ["day", t("a day")], ["week", t("a week")], ["month", t("a month")], ["year", t("a year")]], span, (value) => ((span = value), trend()), t("Time span"))), h("div.body", null, metrics, plot.element, plotNote)),
     card(t("Log"), h("div.body.flush", null, logs)));
 
@@ -84,7 +86,7 @@ function sourceView(source, place, changed) {
       fill(metrics, names.length > 1 && choice(names.map((name) => [name, name]), metric, (name) => ((metric = name), trend()), t("Metric")));
       void trend();
     }
-    fill(rows, all.map((one) => h("tr", { "data-instance": key(one) }, h("td", null, h("button.button.small.bare", { type: "button", "aria-pressed": String(instance === key(one)), onclick: () => ((instance = instance === key(one) ? "" : key(one)), draw(), trend()) }, key(one))), names.map((name) => h("td.num", null, value(name, one.gauges?.[name] ?? one.counters?.[name]))), h("td.note", null, one.at ?? one.updated_at ? ago(one.at ?? one.updated_at) : "–"))));
+    fill(rows, all.map((one) => h("tr", { "data-instance": key(one) }, h("td", null, h("button.button.small.bare", { type: "button", "aria-pressed": String(instance === key(one)), onclick: () => ((instance = instance === key(one) ? "" : key(one)), draw(), trend()) }, key(one))), names.map((name) => h("td.num", null, value(name, one.gauges?.[name] ?? one.totals?.[name] ?? one.counters?.[name]))), h("td.note", null, one.at ?? one.updated_at ? ago(one.at ?? one.updated_at) : "–"))));
   });
 
   const load = async () => {
@@ -131,7 +133,11 @@ function sourceView(source, place, changed) {
       } else if (kind === "instance.deleted") {
         instances.delete(key(data));
         draw();
-      } else if (kind === "source.status") say(status, data.status ?? "");
+      } else if (kind === "source.status") {
+        repill(status, standing({ ...source, ...data }));
+        detail.hidden = !data.detail;
+        say(detail, data.detail ?? "");
+      }
     },
     onReset: load,
   });
@@ -159,7 +165,7 @@ function value(name, given) {
 function addDialog(added) {
   const { tidings } = me;
   const name = h("input", { required: true, placeholder: "edge-1" });
-  const url = h("input", { type: "url", required: true, placeholder: "https://host/api/v1/events" });
+  const url = h("input", { type: "url", placeholder: "https://host/api/v1/events" });
   const format = h("select", null, h("option", { value: "generic" }, "generic"), h("option", { value: "nodepass" }, "nodepass"));
   const header = h("input", { placeholder: "authorization: …", autocomplete: "off", spellcheck: "false" });
   const wrong = h("div.told.bad", { role: "alert", hidden: true });
@@ -170,7 +176,7 @@ function addDialog(added) {
       const [head, ...rest] = header.value.split(":");
       const headers = rest.length ? { [head.trim()]: rest.join(":").trim() } : {};
       try {
-        await tidings.request("POST", "/v1/sources", { body: { name: name.value.trim(), url: url.value.trim(), format: format.value, headers, enabled: true } });
+        await tidings.request("POST", "/v1/sources", { body: { name: name.value.trim(), format: format.value, enabled: true, ...(url.value.trim() && { url: url.value.trim() }), ...(rest.length && { headers }) } });
         box.close();
         await added();
       } catch (problem) {
@@ -179,5 +185,5 @@ function addDialog(added) {
       }
     });
   };
-  const box = dialog(t("New source"), h("form.fields", { onsubmit: send }, field(t("Name"), name), field(t("Address of its event stream"), url), field(t("Format"), format), field(t("A header"), header, t("Kept, and never shown again.")), wrong, h("div.row.end", null, go)));
+  const box = dialog(t("New source"), h("form.fields", { onsubmit: send }, field(t("Name"), name), field(t("Address of its event stream"), url, t("Without one, events are pushed to this server.")), field(t("Format"), format), field(t("A header"), header, t("Kept, and never shown again.")), wrong, h("div.row.end", null, go)));
 }

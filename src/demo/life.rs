@@ -158,6 +158,13 @@ impl Town {
 
     /// Two edges with some tunnels each; their counters only grow, their gauges wander.
     async fn telemetry(&self) {
+        for source in EDGES {
+            // One that is there already is as good.
+            let new = json!({"name": source, "format": "generic", "enabled": true});
+            if is_absent(&self.post("/v1/sources", new).await) {
+                return;
+            }
+        }
         for tick in 1_u64.. {
             for (edge, source) in (1..).zip(EDGES) {
                 let events: Vec<Value> =

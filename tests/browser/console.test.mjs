@@ -162,6 +162,7 @@ suite("the console", () => {
   test("telemetry that is pushed is shown live, and its trend is drawn", async (t) => {
     if (!(await offers(demo.front, "/v1/sources"))) return t.skip("this server has no telemetry yet");
     const push = (rx) => ask(`${demo.front}/v1/ingest`, "POST", { source: "edge-1", events: [{ type: "update", instance: "i-1", gauges: { ping_ms: 12.5 }, counters: { tcp_rx: rx } }] });
+    await ask(`${demo.front}/v1/sources`, "POST", { name: "edge-1", format: "generic", enabled: true });
     await push(1_000);
     const { page, end } = await open(browser, `${demo.front}/?user=ada#/sources`);
     await connected(page);
