@@ -3,10 +3,10 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test js client images unit soak slow simulate fuzz lint fmt check clean
+.PHONY: help demo run test js client images unit bench bench-growth bench-hot soak slow simulate fuzz lint fmt check clean
 
 help: ## Says what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Three replicas over one Postgres, with addresses and what to try; Ctrl-C ends it
 	$(CARGO) run -- demo
@@ -31,6 +31,17 @@ images: ## Pictures of every page of the console, light and dark, into docs/imag
 
 unit: ## The tests that need no Postgres
 	$(CARGO) test --lib --test docs --test pages --test tidy --test fuzz_smoke
+
+bench: ## Tidings against its floors, a quarter of an hour; wants a quiet machine (BENCH: more arguments)
+	$(CARGO) build --release --bin tidings --example stage
+	target/release/examples/stage conduct $(BENCH)
+
+bench-growth: ## The same with more replicas, topics, bytes and rows (BENCH: --log-rows-max 100000000)
+	$(CARGO) build --release --bin tidings --example stage
+	target/release/examples/stage conduct --growth --rounds 1 $(BENCH)
+
+bench-hot: ## Micro-benchmarks of the hot paths
+	$(CARGO) bench --bench hot
 
 soak: ## Half an hour of faults under load (TIDINGS_SOAK_S, TIDINGS_SEED); prints what was lost
 	TIDINGS_SOAK_S=$${TIDINGS_SOAK_S:-1800} $(CARGO) test --test it storm -- --nocapture

@@ -43,8 +43,9 @@ pub use guard::ConnectionGuard;
 use guard::Gate;
 use stall::Watched;
 
-/// Connections that the kernel holds while the loop is busy: a fleet that comes back at once.
-const BACKLOG: i32 = 1024;
+/// Connections that the kernel holds while the loop is busy: a fleet that comes back at once. Whom it
+/// cannot hold tries again after a second. Linux grants no more than `net.core.somaxconn`.
+const BACKLOG: i32 = 8192;
 /// Headers, a long token in the query among them, and the buffer behind every connection.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Without a free file descriptor accepting fails at once, over and over.

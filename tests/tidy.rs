@@ -15,9 +15,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("frame", &["domain"]),
     ("metrics", &[]),
     ("supervise", &["metrics"]),
+    ("wake", &[]),
     ("store", &["bus", "clock", "domain", "metrics", "notification"]),
     ("bus", &["domain", "metrics", "notification", "store"]),
-    ("hub", &["domain", "frame", "metrics"]),
+    ("hub", &["domain", "frame", "metrics", "wake"]),
     ("log", &["bus", "clock", "domain", "frame", "hub", "metrics", "notification", "store"]),
     ("feed", &["domain", "frame", "hub", "log", "metrics", "store"]),
     ("publish", &["bus", "domain", "log", "metrics", "notification", "store"]),
@@ -29,7 +30,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("logging", &["clock", "config", "domain"]),
     ("config", &["domain", "dsn", "logging"]),
     ("auth", &["clock", "config", "domain"]),
-    ("server", &["config", "metrics", "supervise"]),
+    ("server", &["config", "metrics", "supervise", "wake"]),
     (
         "api",
         &[
@@ -50,6 +51,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "store",
             "supervise",
             "tasks",
+            "wake",
         ],
     ),
     (
@@ -77,12 +79,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("cluster", &[]),
     ("client", &["domain"]),
+    ("bench", &["client", "domain"]),
     ("check", &["client", "domain", "store"]),
     ("demo", &["client", "cluster"]),
     (
         "cli",
         &[
-            "app", "auth", "bus", "check", "client", "clock", "cluster", "config", "demo",
+            "app", "auth", "bench", "bus", "check", "client", "clock", "cluster", "config", "demo",
             "domain", "dsn", "logging", "store",
         ],
     ),
@@ -217,7 +220,7 @@ fn the_domain_needs_std_alone() {
 
 #[test]
 fn files_fit_the_head() {
-    for root in ["src", "tests", "fuzz/src", "fuzz/targets"] {
+    for root in ["src", "tests", "benches", "fuzz/src", "fuzz/targets"] {
         for path in files(root, ".rs") {
             let name = name(&path);
             let text = fs::read_to_string(&path).unwrap();

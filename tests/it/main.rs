@@ -5,6 +5,7 @@
 mod suite;
 
 mod auth;
+mod bench;
 mod bus_contract;
 mod check;
 mod cli;

@@ -291,10 +291,9 @@ pub fn is_word(text: &str) -> bool {
 }
 
 fn word(fields: &mut Fields<'_>, name: &str, faults: &mut Faults) -> Option<Arc<str>> {
-    let at = fields.pointer(name);
     let text: String = fields.take(name, "a string", faults)?;
     if !is_word(&text) {
-        faults.invalid(&at, WORD);
+        faults.invalid(&fields.pointer(name), WORD);
     }
     Some(text.into())
 }
@@ -312,10 +311,9 @@ fn number(
     range: std::ops::RangeInclusive<u32>,
     faults: &mut Faults,
 ) -> Option<u32> {
-    let at = fields.pointer(name);
     let number: u32 = fields.take(name, "a whole number", faults)?;
     if !range.contains(&number) {
-        faults.invalid(&at, format!("{} to {}", range.start(), range.end()));
+        faults.invalid(&fields.pointer(name), format!("{} to {}", range.start(), range.end()));
     }
     Some(number)
 }
@@ -326,10 +324,9 @@ fn object<'a>(
     bytes_max: usize,
     faults: &mut Faults,
 ) -> Option<&'a str> {
-    let at = fields.pointer(name);
     let text = fields.take_raw(name).filter(|text| *text != "null")?;
     if !text.starts_with('{') {
-        faults.malformed(&at, "must be an object");
+        faults.malformed(&fields.pointer(name), "must be an object");
     }
     if text.len() > bytes_max {
         faults.too_large(format!("{name} has at most {bytes_max} bytes"));
