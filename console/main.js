@@ -123,6 +123,7 @@ function frame() {
     say(state, now.status === "open" ? `${now.replica} · ${t(`way.${now.way}`)}` : t(`connection.${now.status}`));
     state.dataset.status = now.status;
     state.dataset.replica = now.replica ?? "";
+    state.dataset.session = now.session ?? "";
     const text = () => now.status === "waiting" ? t("The connection was lost: {why}. Coming back in {s} s; nothing is missed.", { why: now.error ?? "", s: left() }) : now.status === "refused" ? t("The server does not accept the token any more: {why}.", { why: now.error ?? "" }) : now.degraded ? t("This replica cannot reach the database just now. What you see stays; what you do may be refused.") : "";
     const shown = text();
     banner.hidden = !shown;

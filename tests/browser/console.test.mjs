@@ -20,6 +20,8 @@ suite("the console", () => {
   test("a bar arrives at 100 % though the replica that one looks at is killed", async () => {
     const { page, end } = await open(browser, `${demo.front}/?user=ada`, { loses: true });
     const here = await connected(page);
+    const session = await page.getAttribute("[data-test=connection]", "data-session");
+    const { pid } = demo.replicas.get(here);
     const task = await submit(demo.other(here).url, { count: 100, delay: 300 });
     await visit(page, `#/tasks/${task.id}`);
     await until(async () => (await percent(page)) > 5);
@@ -33,9 +35,10 @@ suite("the console", () => {
     });
     const shown = seen.filter((value) => value > 0);
     assert.deepEqual(shown, [...shown].sort((a, b) => a - b), "it never goes back");
-    assert.notEqual(await connected(page), here);
+    await connected(page);
+    assert.notEqual(await page.getAttribute("[data-test=connection]", "data-session"), session, "it lost its connection");
     assert.match(await page.textContent("h1"), /completed/);
-    await until(() => demo.replicas.get(here));
+    await until(() => demo.replicas.get(here).pid !== pid);
     await end();
   });
 
