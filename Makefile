@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test js client images unit bench bench-growth bench-hot soak slow simulate fuzz lint fmt check clean
+.PHONY: help demo run test js client images unit bench bench-growth bench-hot soak slow simulate fuzz interface image lint fmt check release-check clean
 
 help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ images: ## Pictures of every page of the console, light and dark, into docs/imag
 	tests/js.sh images
 
 unit: ## The tests that need no Postgres
-	$(CARGO) test --lib --test docs --test pages --test tidy --test fuzz_smoke
+	$(CARGO) test --lib --test deploy --test docs --test pages --test tidy --test fuzz_smoke
 
 bench: ## Tidings against its floors, a quarter of an hour; wants a quiet machine (BENCH: more arguments)
 	$(CARGO) build --release --bin tidings --example stage
@@ -61,6 +61,13 @@ fuzz: ## Looks for input that breaks a promise, TIDINGS_FUZZ_S seconds for each 
 			-max_total_time=$${TIDINGS_FUZZ_S:-60} -max_len=4096 -timeout=10 -verbosity=0 -print_final_stats=1; \
 	done
 
+interface: ## Asks a replica whatever /openapi.json says (schemathesis of PyPI; TIDINGS_EXAMPLES, TIDINGS_SEED)
+	tests/schemathesis.sh
+
+image: ## The image of a replica, by the Docker engine
+	docker build --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml) \
+		--build-arg REVISION=$$(git rev-parse HEAD) -t tidings .
+
 lint: ## Format and clippy, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
@@ -69,6 +76,14 @@ fmt: ## Formats the code
 	$(CARGO) fmt
 
 check: lint test ## What must be green before a commit
+
+release-check: ## Licences, sources, known weaknesses, and a list of all that is in it (target/sbom)
+	@$(CARGO) deny --version >/dev/null 2>&1 && $(CARGO) cyclonedx --version >/dev/null 2>&1 || { echo \
+		"make release-check needs \`cargo install --locked cargo-deny cargo-cyclonedx\`"; exit 1; }
+	$(CARGO) deny check licenses bans sources
+	$(CARGO) cyclonedx --format json --spec-version 1.5 --override-filename tidings.cdx
+	mkdir -p target/sbom && mv tidings.cdx.json target/sbom/
+	$(CARGO) deny check advisories
 
 clean: ## Removes what was built
 	$(CARGO) clean

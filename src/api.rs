@@ -14,6 +14,7 @@ mod health;
 mod inbox;
 mod messages;
 mod notices;
+mod openapi;
 mod query;
 mod receiving;
 mod replicas;
@@ -64,8 +65,8 @@ pub struct ApiSettings {
     pub long_poll_max: Duration,
     pub body_timeout: Duration,
     pub heartbeat: Duration,
-    /// Over how long the closes of a leaving replica are spread.
-    pub drain: Duration,
+    /// Over how long the closes of a leaving replica are spread, from when its listener is closed.
+    pub farewells: Duration,
     pub retention_s: u32,
     pub notice_users_max: usize,
     pub notice_expires_s_max: u32,
@@ -170,6 +171,7 @@ impl Api {
             .route("/v1/demo/kill", post(replicas::kill))
             .route("/", get(console::index))
             .route("/console/{*path}", get(console::file))
+            .route("/openapi.json", get(openapi::document))
             .method_not_allowed_fallback(error::method_not_allowed)
             .fallback(error::not_found)
             .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))

@@ -9,8 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::loops::{LogLoops, Loops};
-use self::parts::Backend;
-pub use self::parts::{connector, log_in};
+pub use self::parts::{Backend, connector, log_in};
 use crate::api::limits::{Limits, OriginPolicy};
 use crate::api::{Api, ApiSettings, Inner, Roll, SchemaCheck, Setting};
 use crate::auth::Authenticator;
@@ -23,12 +22,14 @@ use crate::notices::Notices;
 use crate::presence::Presence;
 use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
-use crate::server::{Bounds, Server, descriptors};
+use crate::server::{Bounds, Server, descriptors, farewells};
 use crate::store::Page;
+use crate::store::postgres::database::Database;
 use crate::supervise::{Shutdown, Supervisor};
 use crate::tasks::Tasks;
 
-/// How long loops have to end after the last connection is gone.
+/// How long loops have to end after the last connection is gone: more than any of them takes, which
+/// each knows itself, whatever it waits for. What is still there then hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -63,19 +64,30 @@ pub struct Replica {
     ops: Option<Server>,
     supervisor: Supervisor,
     tasks: Tasks,
+    database: Option<Database>,
     drain: Duration,
 }
 
 impl Replica {
     /// Starts the loops and binds the addresses. Postgres may come later.
     pub async fn start(config: &Config, clock: Clock) -> Result<Replica, AppError> {
+        let metrics = Metrics::new();
+        let backend = Backend::new(config, &clock, &metrics)?;
+        Replica::over(backend, config, clock, metrics).await
+    }
+
+    /// Over a store and a bus that are given: in a test, ones that fail.
+    pub async fn over(
+        backend: Backend,
+        config: &Config,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Replica, AppError> {
         if config.auth.is_empty() && !config.dev {
             return Err(AppError::NobodyMayEnter);
         }
-        let metrics = Metrics::new();
         let shutdown = Shutdown::new();
         let supervisor = Supervisor::new(shutdown.clone(), metrics.clone());
-        let backend = Backend::new(config, &clock, &metrics)?;
         let hub = Hub::new(queue_settings(config), metrics.hub.clone());
         let (log, log_loop) = Log::new(
             log_settings(config),
@@ -169,12 +181,24 @@ impl Replica {
         };
         loops.start(&supervisor);
         let drain = config.server.drain;
-        Ok(Replica { shutdown, address, ops_address, log, server, ops, supervisor, tasks, drain })
+        let database = backend.database;
+        Ok(Replica {
+            shutdown,
+            address,
+            ops_address,
+            log,
+            server,
+            ops,
+            supervisor,
+            tasks,
+            database,
+            drain,
+        })
     }
 
     /// Serves until told to leave, then drains. Returns the exit code.
     pub async fn run(self) -> u8 {
-        let Replica { shutdown, server, ops, supervisor, tasks, drain, .. } = self;
+        let Replica { shutdown, server, ops, supervisor, tasks, database, drain, .. } = self;
         let ops = async {
             // Health is told to the end, so that a balancer sees the replica leave.
             let stop = Shutdown { draining: shutdown.stopping.clone(), ..shutdown.clone() };
@@ -199,6 +223,9 @@ impl Replica {
         };
         tokio::join!(serve, ops);
         let ending = supervisor.join_all(STOP_TIMEOUT).await;
+        if let Some(database) = database {
+            database.given_up().await;
+        }
         tracing::info!(code = ending.exit_code(), "left");
         ending.exit_code()
     }
@@ -285,7 +312,7 @@ fn api_settings(config: &Config) -> ApiSettings {
         long_poll_max: config.limits.long_poll_max,
         body_timeout: config.limits.body_timeout,
         heartbeat: config.hub.heartbeat,
-        drain: config.server.drain,
+        farewells: farewells(&config.server),
         retention_s: parts::seconds(config.postgres.retention),
         notice_users_max: config.notices.users_max,
         notice_expires_s_max: parts::seconds(config.notices.retention),

@@ -89,6 +89,12 @@ impl Bounds {
     }
 }
 
+/// Over how long farewells are spread once the listener is closed. The rest of the drain is for what
+/// is still under way at the last of them, and for clients that take their time to go.
+pub fn farewells(settings: &config::Server) -> Duration {
+    settings.drain.saturating_sub(settings.accept_grace).mul_f64(0.7)
+}
+
 /// How serving ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Served {

@@ -27,7 +27,7 @@ pub use self::executor::acts_as_server;
 pub use self::executor::hosts::{Hosts, Secret};
 pub use self::executor::kubernetes::access::{Access, SERVICE_ACCOUNT};
 use self::executor::{Executors, Plan};
-pub use self::runner::Runner;
+pub use self::runner::{RUNS_END, Runner};
 use crate::domain::{Task, TaskId, TaskItem};
 use crate::log::Log;
 use crate::metrics::Metrics;

@@ -21,7 +21,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("hub", &["domain", "frame", "metrics", "wake"]),
     ("log", &["bus", "clock", "domain", "frame", "hub", "metrics", "notification", "store"]),
     ("feed", &["domain", "frame", "hub", "log", "metrics", "store"]),
-    ("publish", &["bus", "domain", "log", "metrics", "notification", "store"]),
+    ("publish", &["bus", "domain", "log", "metrics", "notification", "store", "supervise"]),
     ("recovery", &["domain", "log", "metrics", "notification", "store"]),
     ("tasks", &["domain", "log", "metrics", "notification", "store", "supervise"]),
     ("notices", &["domain", "frame", "log", "metrics", "notification", "store"]),

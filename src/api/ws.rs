@@ -5,7 +5,7 @@
 //! long is closed, and until then the session's queue is what bounds its memory.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -100,12 +100,16 @@ pub async fn open(
 struct Socket {
     api: Api,
     socket: WebSocket,
-    /// Cancelled when the replica leaves.
-    closing: CancellationToken,
+    /// Comes when the replica leaves, at a moment of this session's own.
+    leaving: Leaving,
     /// Cancelled when the client takes nothing.
     stalled: CancellationToken,
+    /// Before all that a live session sees to besides messages.
+    beside: Gate,
     rate: FrameRate,
 }
+
+type Leaving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why a socket ends. `None`: the client has gone.
 type End = Option<Close>;
@@ -116,8 +120,15 @@ impl Socket {
             Some(guard) => (guard.closing().clone(), guard.stalled().clone()),
             None => Default::default(),
         };
-        let rate = FrameRate::new(api.inner.settings.frames_per_s_max);
-        Socket { api, socket, closing, stalled, rate }
+        let settings = &api.inner.settings;
+        let rate = FrameRate::new(settings.frames_per_s_max);
+        // At random in the window, so that a replica that leaves does not send all away at once.
+        let farewell = settings.farewells.mul_f64(rand::random_range(0.0..1.0));
+        let leaving = Box::pin(async move {
+            closing.cancelled().await;
+            tokio::time::sleep(farewell).await;
+        });
+        Socket { api, socket, leaving, stalled, beside: Gate::default(), rate }
     }
 
     async fn run(
@@ -192,7 +203,11 @@ impl Socket {
     async fn hello(&mut self) -> Result<Utf8Bytes, End> {
         let deadline = Instant::now() + HELLO_TIMEOUT;
         loop {
-            match timeout_at(deadline, self.socket.recv()).await {
+            let received = tokio::select! {
+                received = timeout_at(deadline, self.socket.recv()) => received,
+                () = self.leaving.as_mut() => return Err(Some(Close::Leaving)),
+            };
+            match received {
                 Err(_) => return Err(Some(Close::Unauthenticated)),
                 Ok(received) => match self.understand(received) {
                     Received::Text(text) => return Ok(text),
@@ -206,20 +221,14 @@ impl Socket {
     async fn live(&mut self, mut session: Session) -> End {
         let settings = &self.api.inner.settings;
         let heartbeat = settings.heartbeat;
-        // At random in the window, so that a replica that leaves does not send all away at once.
-        let farewell = settings.drain.mul_f64(rand::random_range(0.0..0.7));
-        let (closing, stalled) = (self.closing.clone(), self.stalled.clone());
-        let mut leaving = pin!(async move {
-            closing.cancelled().await;
-            tokio::time::sleep(farewell).await;
-        });
+        let stalled = self.stalled.clone();
         // Even an answer to a ping may find no room.
         let mut stalled = pin!(stalled.cancelled());
         let mut statuses = pin!(statuses(session.health.clone()));
         let mut next_heartbeat = pin!(sleep_until(Instant::now() + heartbeat));
         let mut next_expiry = pin!(sleep_until(Instant::now()));
         // What wakes a session is mostly a message; the others are asked when they did.
-        let (reading, beside) = (Gate::default(), Gate::default());
+        let reading = Gate::default();
         let mut publishes = FuturesUnordered::new();
         let mut items = Vec::new();
         let mut last_heard = Instant::now();
@@ -236,7 +245,7 @@ impl Socket {
                             Reply::Frame(text) => if let Err(end) = self.send(text).await { return end },
                             Reply::Renewed(text) => {
                                 next_expiry.as_mut().reset(Instant::now());
-                                beside.open();
+                                self.beside.open();
                                 if let Err(end) = self.send(text).await { return end }
                             }
                             Reply::Later(answer) => publishes.push(answer),
@@ -254,7 +263,7 @@ impl Socket {
                     last_heard = Instant::now();
                     if let Err(end) = self.send(answer).await { return end }
                 }
-                aside = poll_fn(|cx| beside.poll(cx, |cx| {
+                aside = poll_fn(|cx| self.beside.poll(cx, |cx| {
                     if let Poll::Ready(Some(status)) = statuses.as_mut().poll_next(cx) {
                         return Poll::Ready(Aside::Status(status));
                     }
@@ -265,7 +274,7 @@ impl Socket {
                     if next_expiry.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(Aside::Expiry);
                     }
-                    if leaving.as_mut().poll(cx).is_ready() {
+                    if self.leaving.as_mut().poll(cx).is_ready() {
                         return Poll::Ready(Aside::End(Close::Leaving));
                     }
                     stalled.as_mut().poll(cx).map(|()| Aside::End(Close::TooSlow))
@@ -323,9 +332,10 @@ impl Socket {
         self.send_all(items.drain(..).map(message)).await
     }
 
-    /// Writes all of it and flushes once. A client that takes nothing for too long is let go.
+    /// Writes all of it and flushes once. A client that takes nothing for too long is let go, and one
+    /// that takes nothing when the replica leaves is not waited for.
     async fn send_all(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), End> {
-        let Socket { socket, stalled, .. } = self;
+        let Socket { socket, stalled, leaving, beside, .. } = self;
         let writing = async {
             for message in messages {
                 socket.feed(message).await?;
@@ -337,6 +347,11 @@ impl Socket {
             biased;
             written = writing => written.map_err(|_: axum::Error| None),
             () = stalled.cancelled() => Err(Some(Close::TooSlow)),
+            // Asked here it wakes this task, and no more the gate that it stands behind elsewhere.
+            () = poll_fn(|cx| {
+                beside.open();
+                leaving.as_mut().poll(cx)
+            }) => Err(Some(Close::Leaving)),
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::presence::PresenceSettings;
 use crate::store::memory::{MemorySettings, MemoryStore};
 use crate::store::notice::{InboxStore, NoticeStore, Replays};
 use crate::store::postgres::connect::Connector;
-use crate::store::postgres::database::PoolSettings;
+use crate::store::postgres::database::{Database, PoolSettings};
 use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
 use crate::store::presence::{Own, PresenceStore};
@@ -53,6 +53,8 @@ pub struct Backend {
     /// This process among all, which may bear one name.
     pub own: Own,
     pub schema: Schema,
+    /// Whose statements are to be given up at the end.
+    pub database: Option<Database>,
 }
 
 /// What must be there before the log can be used.
@@ -89,6 +91,7 @@ impl Backend {
             presence: Arc::new(store),
             own: own(config),
             schema: Schema::NotNeeded,
+            database: None,
         }
     }
 
@@ -134,6 +137,7 @@ impl Backend {
             inboxes: Arc::new(store.clone()),
             presence: Arc::new(store.clone()),
             own,
+            database: Some(store.database().clone()),
             schema: Schema::Postgres { connector: listener, store },
         })
     }

@@ -100,13 +100,14 @@ async fn come_back(
     missed: usize,
 ) -> Result<crate::client::Listening, BenchError> {
     let mut listening = installation.listen(place, topic, Some(cursor)).await?;
-    let mut came = 0;
-    loop {
+    let (mut came, mut replayed) = (0, false);
+    // A replica that has not applied all of it yet says `replayed` early, and the rest comes live.
+    while !replayed || came < missed {
         let text = listening.next().await?;
         if text.starts_with("{\"type\":\"message\"") {
             came += 1;
         } else if text.starts_with("{\"type\":\"replayed\"") {
-            break;
+            replayed = true;
         } else if text.starts_with("{\"type\":\"reset\"") {
             return Err(BenchError::Failed(format!("the cursor was not honoured: {text}")));
         }

@@ -303,8 +303,12 @@ fn compare(config: &Config, v: &mut Values) {
         let why = "must be above sessions_max: probes and publishers need connections too";
         v.refuse("connections_max", why);
     }
-    if config.server.accept_grace > config.server.drain {
-        v.refuse("accept_grace_s", "is a part of drain_s and cannot be longer");
+    let server = &config.server;
+    if !server.accept_grace.is_zero() && server.accept_grace >= server.drain {
+        v.refuse(
+            "accept_grace_s",
+            "must be shorter than drain_s: clients are told to go in the rest",
+        );
     }
 }
 

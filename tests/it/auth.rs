@@ -134,6 +134,7 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/v1/presence?topic=order:7", [200, 403, 200]),
     get("/v1/presence?topic=broadcast", [403, 403, 200]),
     get("/v1/users/online", [403, 403, 200]),
+    open("/openapi.json"),
     open("/livez"),
     open("/readyz"),
     open("/metrics"),

@@ -120,3 +120,30 @@ async fn each_message_takes_its_short_way() {
         assert_eq!(replica.metric("tidings_log_applied_seq").await, 2);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_hears_is_not_given_up_because_no_connection_is_free_for_its_pulse() {
+    let url = harness::database_url().await;
+    let settings = [
+        ("TIDINGS_POOL_CONNECTIONS_MAX", "2"),
+        ("TIDINGS_REPLAY_READERS_MAX", "1"),
+        ("TIDINGS_POOL_WAIT_MS", "100"),
+        ("TIDINGS_STATEMENT_TIMEOUT_MS", "60000"),
+        ("TIDINGS_TICK_MS", "100"),
+        ("TIDINGS_PULSE_S", "1"),
+    ];
+    let replica = Replica::start("busy", &url, &settings).await;
+    until_live(std::slice::from_ref(&replica)).await;
+    let mut holder = harness::connect(&url).await;
+    let held = holder.transaction().await.unwrap();
+    let lock = "lock table tidings.log, tidings.outbox, tidings.task in access exclusive mode";
+    held.batch_execute(lock).await.unwrap();
+    // The log's look and the outbox's wait for the lock, and nothing is left for pulses.
+    let waits = "tidings_store_pool_waits_total";
+    let before = replica.metric(waits).await;
+    until("pulses found no connection", async || replica.metric(waits).await >= before + 10).await;
+    held.rollback().await.unwrap();
+    until_live(std::slice::from_ref(&replica)).await;
+    let reconnects = replica.metric("tidings_bus_reconnects_total").await;
+    assert_eq!(reconnects, 0, "it heard all the time");
+}

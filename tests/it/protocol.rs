@@ -3,6 +3,7 @@
 
 mod document;
 mod expect;
+mod interface;
 mod player;
 mod sse;
 mod ws;

@@ -71,7 +71,8 @@ async fn stops_and_goes_on(way: Way) {
     // ... signals are dropped and counted, ...
     let signal = |number: usize| {
         let key = number.to_string();
-        json!({"topic": "a", "class": "signal", "key": key, "data": number})
+        // Large ones, in case there is still room in a socket's buffers.
+        json!({"topic": "a", "class": "signal", "key": key, "data": large})
     };
     let signals = publish_until(&replica, "tidings_hub_dropped_signals_total", signal).await;
     // ... and no event is queued beyond the bound.

@@ -292,17 +292,20 @@ pub fn is_word(text: &str) -> bool {
 
 fn word(fields: &mut Fields<'_>, name: &str, faults: &mut Faults) -> Option<Arc<str>> {
     let text: String = fields.take(name, "a string", faults)?;
+    Some(checked_word(text, name, fields, faults))
+}
+
+/// A null is left out, hence missing.
+fn required_word(fields: &mut Fields<'_>, name: &str, faults: &mut Faults) -> Option<Arc<str>> {
+    let text: String = fields.take_required(name, "a string", faults)?;
+    Some(checked_word(text, name, fields, faults))
+}
+
+fn checked_word(text: String, name: &str, fields: &Fields<'_>, faults: &mut Faults) -> Arc<str> {
     if !is_word(&text) {
         faults.invalid(&fields.pointer(name), WORD);
     }
-    Some(text.into())
-}
-
-fn required_word(fields: &mut Fields<'_>, name: &str, faults: &mut Faults) -> Option<Arc<str>> {
-    if !fields.has(name) {
-        faults.malformed(&fields.pointer(name), "is missing: a string");
-    }
-    word(fields, name, faults)
+    text.into()
 }
 
 fn number(
@@ -398,7 +401,12 @@ mod tests {
         let minute = Duration::from_secs(60);
         let claim = claim_body(r#"{"actions":["a"],"worker":"w1","wait_s":90}"#, minute).unwrap();
         assert_eq!((claim.lease.as_secs(), claim.wait), (30, minute));
-        for bad in [r#"{"actions":[],"worker":"w"}"#, r#"{"actions":["a"]}"#, r#"{"worker":"w"}"#] {
+        for bad in [
+            r#"{"actions":[],"worker":"w"}"#,
+            r#"{"actions":["a"]}"#,
+            r#"{"actions":["a"],"worker":null}"#,
+            r#"{"worker":"w"}"#,
+        ] {
             assert!(claim_body(bad, minute).is_err(), "{bad}");
         }
         let id = TaskId::parse("t").unwrap();
