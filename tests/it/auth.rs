@@ -281,7 +281,7 @@ async fn every_endpoint_holds_with_an_edwards_key() {
 fn no_endpoint_is_missing_here() {
     let path = |target: &str| {
         let path = target.split('?').next().unwrap();
-        let path = path.replace("main.js", "{*path}");
+        let path = path.replace("main.js", "{path}");
         path.replace("{task}", "{id}").replace("{notice}", "{id}")
     };
     let asked: BTreeSet<(String, String)> = ENDPOINTS
