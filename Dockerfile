@@ -17,6 +17,7 @@ RUN mkdir src \
     && rm -r src
 COPY src src
 COPY sql sql
+COPY console console
 # Cargo goes by times, and those of copied files may lie before the build above.
 RUN touch src/main.rs src/lib.rs \
     && cargo build --release --locked --bin tidings

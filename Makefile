@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test unit bench bench-growth bench-hot soak slow simulate fuzz interface image lint fmt check release-check clean
+.PHONY: help demo run test js client images unit bench bench-growth bench-hot soak slow simulate fuzz interface image lint fmt check release-check clean
 
 help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,8 +14,20 @@ demo: ## Three replicas over one Postgres, with addresses and what to try; Ctrl-
 run: ## One replica in memory at http://127.0.0.1:8080
 	$(CARGO) run -- serve --dev
 
-test: ## Every test; finds or makes its own Postgres
+test: ## Every test; finds or makes its own Postgres, Node's packages and Chromium
 	$(CARGO) test
+	tests/js.sh
+
+js: ## The client in Node and the console in Chromium
+	$(CARGO) build
+	tests/js.sh
+
+client: ## Builds the JavaScript client, and gives it to the console
+	tests/js.sh update
+
+images: ## Pictures of every page of the console, light and dark, into docs/images
+	$(CARGO) build
+	tests/js.sh images
 
 unit: ## The tests that need no Postgres
 	$(CARGO) test --lib --test deploy --test docs --test pages --test tidy --test fuzz_smoke

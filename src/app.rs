@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use self::loops::{LogLoops, Loops};
 pub use self::parts::{Backend, connector, log_in};
 use crate::api::limits::{Limits, OriginPolicy};
-use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
+use crate::api::{Api, ApiSettings, Inner, Roll, SchemaCheck, Setting};
 use crate::auth::Authenticator;
 use crate::clock::Clock;
-use crate::config::{Config, Origins};
+use crate::config::{Config, Effective, Origins};
 use crate::hub::{Hub, QueueSettings};
 use crate::log::{Log, LogSettings};
 use crate::metrics::Metrics;
@@ -126,6 +126,7 @@ impl Replica {
         );
         let auth = Authenticator::new(parts::auth_settings(config)?, clock.clone())?;
         let (schema_known, schema) = watch::channel(SchemaCheck::Unknown);
+        let roll = Roll::new(hub.own_signals());
         let api = Api::new(Inner {
             settings: api_settings(config),
             auth: auth.clone(),
@@ -141,6 +142,7 @@ impl Replica {
             schema: schema.clone(),
             limits: Limits::new(config.publish.intake_bytes_max),
             started: tokio::time::Instant::now(),
+            roll,
         });
 
         // The listener binds before the loops start: what fails at once should leave nothing behind.
@@ -174,6 +176,7 @@ impl Replica {
             keeper,
             presence: presence_loop,
             auth,
+            api,
             metrics,
         };
         loops.start(&supervisor);
@@ -319,5 +322,19 @@ fn api_settings(config: &Config) -> ApiSettings {
             messages_max: config.feed.page_messages_max,
             bytes_max: config.feed.page_bytes_max,
         },
+        demo: config.demo,
+        effective: config.effective.iter().map(shown).collect(),
+    }
+}
+
+fn shown(effective: &Effective) -> Setting {
+    let Effective { setting, value, source } = effective;
+    Setting {
+        part: setting.part,
+        key: setting.key,
+        value: value.clone(),
+        source: source.clone(),
+        default: setting.default,
+        help: setting.help,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use super::parts::Schema;
-use crate::api::SchemaCheck;
+use crate::api::{Api, SchemaCheck};
 use crate::auth::Authenticator;
 use crate::bus::{Bus, BusEvent, BusState};
 use crate::log::LogLoop;
@@ -35,6 +35,7 @@ pub struct Loops {
     pub keeper: Keeper,
     pub presence: PresenceLoop,
     pub auth: Authenticator,
+    pub api: Api,
     pub metrics: Metrics,
 }
 
@@ -71,6 +72,14 @@ impl Loops {
         });
         start_keys(supervisor, self.auth);
         start_rates(supervisor, self.metrics);
+        let api = self.api;
+        supervisor.start("roll", Policy::Restart, move |shutdown| {
+            let api = api.clone();
+            async move {
+                api.answer_roll_calls(&shutdown.stopping).await;
+                Ok::<(), String>(())
+            }
+        });
     }
 }
 

@@ -35,7 +35,9 @@ pub(super) fn config(
         postgres: postgres(v, env, &replica, &mut warnings),
         replica,
         dev,
+        demo: false,
         warnings,
+        effective: Vec::new(),
         shown: String::new(),
     };
     if values.faults.is_empty() {
@@ -45,12 +47,13 @@ pub(super) fn config(
     if !values.faults.is_empty() {
         return Err(ConfigError(values.faults));
     }
-    let shown = values.shown(|key| match key {
+    let redact = |key: &str| match key {
         "database_url" => config.postgres.database.as_ref().map(Dsn::redacted),
         "listen_database_url" => config.postgres.listen_database.as_ref().map(Dsn::redacted),
         _ => None,
-    });
-    Ok(Config { shown, ..config })
+    };
+    let (effective, shown) = (values.effective(redact), values.shown(redact));
+    Ok(Config { effective, shown, ..config })
 }
 
 fn logging(v: &mut Values) -> Logging {

@@ -12,6 +12,7 @@ mod cli;
 mod client;
 mod cluster;
 mod commands;
+mod console;
 mod contract;
 mod demo;
 mod doctor;

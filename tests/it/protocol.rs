@@ -50,13 +50,13 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
     for route in source.split(".route(").skip(1) {
         // Up to the next route; what follows the last one names no method.
-        let path = route.split('"').nth(1).unwrap();
+        let path = route.split('"').nth(1).unwrap().replace("{*", "{");
         let handlers = route.split(")\n").next().unwrap();
         for (method, marks) in
             [("GET", &["get(", "any("][..]), ("POST", &["post("]), ("DELETE", &["delete("])]
         {
             if marks.iter().any(|mark| handlers.contains(mark)) {
-                found.insert((method.to_owned(), path.to_owned()));
+                found.insert((method.to_owned(), path.clone()));
             }
         }
     }
@@ -66,6 +66,7 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
 fn requested(example: &Example) -> Vec<(String, String)> {
     let path = |target: &str| {
         let path = target.split('?').next().unwrap();
+        let path = path.replace("main.js", "{path}");
         path.replace("{task}", "{id}").replace("{notice}", "{id}")
     };
     let words = |line: &str| {
