@@ -90,6 +90,36 @@ async fn a_replica_that_says_it_is_live_listens() {
     }
 }
 
+/// One message at each moment of a reconnect, and nothing after it that would show that it is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_while_a_listener_comes_back_is_heard_without_a_tick() {
+    let url = harness::database_url().await;
+    let (listeners, listen) = Proxy::to_database(&url).await;
+    let settings = [NO_TICK, &[("LISTEN_DATABASE_URL", listen.as_str())]].concat();
+    let hearing = Replica::start("hearing", &url, &settings).await;
+    let speaking = Replica::start("speaking", &url, NO_TICK).await;
+    let is_live = async || hearing.readyz().await["listener"] == "live";
+    until("both are live", async || {
+        is_live().await && speaking.readyz().await["listener"] == "live"
+    })
+    .await;
+    let follower = Follower::start(Way::WebSocket, vec![hearing.url.clone()], "a", None);
+    follower.connected().await;
+    let at_the_start = hearing.metric(TICK).await;
+    for round in 1..=20 {
+        listeners.weather(Weather::Slow(Duration::from_millis(100)));
+        listeners.cut();
+        until("it has noticed", async || !is_live().await).await;
+        let moment = Instant::now() + Duration::from_millis(100) * u32::try_from(round).unwrap();
+        tokio::time::sleep_until(moment).await;
+        speaking.publish(&json!({"topic": "a", "data": round})).await;
+        follower.has(round).await;
+        assert_eq!(hearing.metric(TICK).await, at_the_start, "round {round}: found by a tick");
+        until("it is live again", is_live).await;
+        listeners.weather(Weather::Fair);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_message_takes_its_short_way() {
     let url = harness::database_url().await;
