@@ -20,6 +20,7 @@ mod figures;
 mod idle;
 mod installation;
 mod meter;
+mod notices;
 mod pace;
 mod process;
 mod returning;
@@ -79,12 +80,15 @@ pub enum Shape {
     Returning(Returning),
     Away(Away),
     Task(Task),
+    Notices(Notices),
 }
 
 /// Connections that hear nothing.
 #[derive(Clone, Debug)]
 pub struct Idle {
     pub connections: usize,
+    /// How many are opened in a second; `None`: as many as are let in.
+    pub rate: Option<u32>,
     pub lasts: Duration,
 }
 
@@ -135,6 +139,16 @@ pub struct Task {
     pub concurrency: u32,
 }
 
+/// Notices to users who are away, each to one of them, and then everybody comes.
+#[derive(Clone, Debug)]
+pub struct Notices {
+    pub users: usize,
+    pub rate: u32,
+    pub lasts: Duration,
+    pub publishers: usize,
+    pub bytes: usize,
+}
+
 impl Shape {
     /// What people call it.
     pub const fn name(&self) -> &'static str {
@@ -145,6 +159,7 @@ impl Shape {
             Shape::Returning(_) => "reconnect",
             Shape::Away(_) => "recovery",
             Shape::Task(_) => "tasks",
+            Shape::Notices(_) => "notices",
         }
     }
 }
@@ -154,7 +169,10 @@ impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
         match self {
-            Shape::Idle(idle) => write!(f, "{name} {}", idle.connections),
+            Shape::Idle(Idle { connections, rate: None, .. }) => write!(f, "{name} {connections}"),
+            Shape::Idle(Idle { connections, rate: Some(rate), .. }) => {
+                write!(f, "{name} {connections}, opened at {rate}/s")
+            }
             Shape::Stream(stream) => {
                 write!(f, "{name} {}", stream.listeners)?;
                 if stream.topics != 1 && stream.topics != stream.listeners {
@@ -176,6 +194,9 @@ impl fmt::Display for Shape {
                 write!(f, "{name} {listeners}, away {} s at {rate}/s", away.as_secs_f64())
             }
             Shape::Task(task) => write!(f, "{name} {} items", task.items),
+            Shape::Notices(Notices { users, rate, .. }) => {
+                write!(f, "{name} to {users} users who are away, at {rate}/s")
+            }
         }
     }
 }
@@ -217,6 +238,9 @@ pub async fn measure_installation(
         }
         Shape::Away(away) => away::measure(installation, away, progress).await,
         Shape::Task(task) => task::measure(installation, task, processes).await,
+        Shape::Notices(notices) => {
+            notices::measure(installation, notices, processes, progress).await
+        }
     }
 }
 

@@ -80,12 +80,7 @@ impl Client {
         if addresses.is_empty() {
             return Err(ClientError::NoAddress);
         }
-        let authorization = token.map(|token| {
-            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
-            value.set_sensitive(true);
-            Ok::<_, http::header::InvalidHeaderValue>(value)
-        });
-        let authorization = authorization.transpose().map_err(|_| ClientError::Token)?;
+        let authorization = token.map(authorization).transpose()?;
         // No proxy: WebSockets would not go through it, and it would puzzle if one half worked.
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -107,6 +102,13 @@ impl Client {
         }
     }
 
+    /// The same client with another token.
+    pub fn acting_as(&self, token: &str) -> Result<Client, ClientError> {
+        let preferred = AtomicUsize::new(self.preferred());
+        let (addresses, http) = (self.addresses.clone(), self.http.clone());
+        Ok(Client { addresses, authorization: Some(authorization(token)?), http, preferred })
+    }
+
     /// How many addresses there are.
     pub fn addresses(&self) -> usize {
         self.addresses.len()
@@ -123,6 +125,13 @@ impl Client {
     fn prefer(&self, turn: usize) {
         self.preferred.store(turn % self.addresses.len(), Ordering::Relaxed);
     }
+}
+
+fn authorization(token: &str) -> Result<HeaderValue, ClientError> {
+    let value = HeaderValue::from_str(&format!("Bearer {token}"));
+    let mut value = value.map_err(|_| ClientError::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Pauses between rounds: short at first, longer for an installation that stays away, and spread

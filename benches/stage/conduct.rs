@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use tidings::auth::{TokenRequest, sign};
 use tidings::bench::{
     self, Contender as _, Figures, Group, Installation, Measured, Processes, Shape,
 };
 use tidings::client::{Address, Client};
+use tidings::clock::Clock;
 use tidings::cluster::Cluster;
 use tidings::store::postgres::migrate::migrate;
 
 use crate::pg_floor::{PgFloor, connector};
 use crate::plan::{Case, Contender, Plan};
-use crate::servers::{KEY, Server, postgres, say};
+use crate::servers::{KEY, SECRET, Server, postgres, say};
 use crate::ws_floor::WsFloor;
 use crate::{Conduct, Failure, machine, report};
 
@@ -111,7 +114,8 @@ impl Stage {
                 let address =
                     |server: &Server| Address::parse(&format!("http://{}", server.address));
                 let addresses: Result<Vec<Address>, _> = servers.iter().map(address).collect();
-                let installation = Installation::new(Client::new(addresses?, Some(KEY))?);
+                let installation =
+                    Installation::new(Client::new(addresses?, Some(KEY))?).with_tokens(token);
                 self.until_ready(&installation, replicas).await?;
                 let pids = servers.iter().map(Server::pid).collect();
                 let processes = Processes(vec![Group::server(pids), self.postgres.clone()]);
@@ -146,7 +150,7 @@ impl Stage {
         replicas: usize,
     ) -> Result<(), Failure> {
         let small =
-            Shape::Idle(bench::Idle { connections: replicas, lasts: std::time::Duration::ZERO });
+            Shape::Idle(bench::Idle { connections: replicas, rate: None, lasts: Duration::ZERO });
         let mut tried = bench::measure(installation, &small, &Processes::default(), &|_| {}).await;
         for _ in 0..READY_TRIES {
             if tried.is_ok() {
@@ -161,8 +165,15 @@ impl Stage {
     }
 }
 
+/// Of a user, for longer than a run takes.
+fn token(user: &str) -> Result<String, String> {
+    let expires_at_s = Clock::system().now().0.div_euclid(1_000).saturating_add(86_400);
+    let request = TokenRequest { user: user.to_owned(), expires_at_s, ..TokenRequest::default() };
+    sign(&request, SECRET).map_err(|error| error.to_string())
+}
+
 /// A replica listens before it has reached the log.
-const READY_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
+const READY_PAUSE: Duration = Duration::from_millis(50);
 const READY_TRIES: usize = 100;
 
 /// `target/release/examples/stage` lies one below `target/release/tidings`; its tests two below.

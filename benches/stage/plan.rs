@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tidings::bench::{Away, Idle, Returning, Shape, Stream, Task};
+use tidings::bench::{Away, Idle, Notices, Returning, Shape, Stream, Task};
 
 use crate::Conduct;
 
@@ -61,7 +61,8 @@ impl Plan {
     }
 
     pub fn idle(self) -> Shape {
-        Shape::Idle(Idle { connections: self.size(5_000), lasts: self.lasts() })
+        let rate = Some(u32::try_from(self.size(500)).unwrap_or(u32::MAX));
+        Shape::Idle(Idle { connections: self.size(10_000), rate, lasts: self.lasts() })
     }
 
     pub fn fanout(self, rate: Option<u32>) -> Shape {
@@ -70,11 +71,16 @@ impl Plan {
     }
 
     pub fn unicast(self, rate: Option<u32>) -> Shape {
-        Shape::Stream(self.stream(rate))
+        let stream = self.stream(rate);
+        match rate {
+            Some(_) => Shape::Stream(stream),
+            // As many under way as it takes: a commit is awaited by all who come meanwhile.
+            None => Shape::Stream(Stream { publishers: 512, window: 1_024, ..stream }),
+        }
     }
 
     pub fn batches(self) -> Shape {
-        Shape::Stream(Stream { batch: 100, publishers: 16, ..self.stream(None) })
+        Shape::Stream(Stream { batch: 100, publishers: 16, window: 4_096, ..self.stream(None) })
     }
 
     pub fn reconnect(self) -> Shape {
@@ -89,6 +95,11 @@ impl Plan {
 
     pub fn tasks(self) -> Shape {
         Shape::Task(Task { items: self.size(10_000), concurrency: 100 })
+    }
+
+    pub fn notices(self) -> Shape {
+        let (users, rate) = (self.size(1_000), u32::try_from(self.size(1_000)).unwrap_or(u32::MAX));
+        Shape::Notices(Notices { users, rate, lasts: self.lasts(), publishers: 64, bytes: 300 })
     }
 
     fn lasts(self) -> Duration {
@@ -131,6 +142,7 @@ impl Plan {
         cases.push(case(self.reconnect(), &[Tidings(1)]));
         cases.push(case(self.recovery(), &[Tidings(3)]));
         cases.push(case(self.tasks(), &[Tidings(3)]));
+        cases.push(case(self.notices(), &[Tidings(1), Tidings(3)]));
         cases
     }
 

@@ -12,6 +12,9 @@ use tidings::cluster::{Cluster, Options};
 /// For this run alone: nobody else can reach loopback of this machine under it.
 pub const KEY: &str = "a-key-for-the-bench-alone";
 
+/// What tokens of users are signed with.
+pub const SECRET: &str = "a-secret-for-the-bench-alone-and-nobody-else";
+
 /// With no time to drain, a replica leaves in less.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -60,6 +63,7 @@ impl Server {
             .env("TIDINGS_LISTEN", "127.0.0.1:0")
             .env("TIDINGS_REPLICA", format!("replica-{number}"))
             .env("TIDINGS_API_KEYS", KEY)
+            .env("TIDINGS_JWT_SECRET", SECRET)
             // All sessions here are of one user.
             .env("TIDINGS_SESSIONS_PER_USER_MAX", "1000000")
             .env("TIDINGS_DRAIN_S", "0")

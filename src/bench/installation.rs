@@ -9,11 +9,34 @@ use crate::domain::{Cursor, Pattern};
 
 pub struct Installation {
     client: Client,
+    tokens: Option<Tokens>,
 }
+
+/// Makes the token of a user.
+type Tokens = Box<dyn Fn(&str) -> Result<String, String> + Send + Sync>;
 
 impl Installation {
     pub fn new(client: Client) -> Installation {
-        Installation { client }
+        Installation { client, tokens: None }
+    }
+
+    /// For shapes in which users take part.
+    #[must_use]
+    pub fn with_tokens(
+        self,
+        tokens: impl Fn(&str) -> Result<String, String> + Send + Sync + 'static,
+    ) -> Installation {
+        Installation { tokens: Some(Box::new(tokens)), ..self }
+    }
+
+    pub(super) fn user(&self, user: &str) -> Result<Client, BenchError> {
+        let tokens = self.tokens.as_ref().ok_or_else(|| {
+            BenchError::Failed(
+                "users take part in that shape: give TIDINGS_JWT_SECRET, to sign their tokens with"
+                    .to_owned(),
+            )
+        })?;
+        Ok(self.client.acting_as(&tokens(user).map_err(BenchError::Failed)?)?)
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -40,7 +63,7 @@ impl Contender for Installation {
     async fn way_in(&self, place: usize) -> Result<Box<dyn WayIn>, BenchError> {
         // Shifted by one against the listeners: with as many of both as there are addresses nobody
         // hears where it publishes.
-        Ok(Box::new(Posts(self.client.posting(place + 1).await?)))
+        Ok(Box::new(Posts(self.client.posting(place + 1, "/v1/messages").await?)))
     }
 
     async fn way_out(&self, place: usize, topic: &str) -> Result<Box<dyn WayOut>, BenchError> {

@@ -94,14 +94,23 @@ impl Meter {
                 Some(all) => drop(all.add(&*latencies)),
             }
         }
-        let Some(all) = all.filter(|all| !all.is_empty()) else { return };
-        for (name, percentile) in
-            [("p50_ms", 50.0), ("p90_ms", 90.0), ("p99_ms", 99.0), ("p999_ms", 99.9)]
-        {
-            figures.add(name, all.value_at_percentile(percentile) as f64 / 1e3);
+        if let Some(all) = all {
+            tell(&all, "", figures);
         }
-        figures.add("max_ms", all.max() as f64 / 1e3);
     }
+}
+
+/// What a histogram says, under names that begin so.
+pub fn tell(latencies: &Histogram<u64>, of: &str, figures: &mut Figures) {
+    if latencies.is_empty() {
+        return;
+    }
+    for (name, percentile) in
+        [("p50_ms", 50.0), ("p90_ms", 90.0), ("p99_ms", 99.0), ("p999_ms", 99.9)]
+    {
+        figures.add(format!("{of}{name}"), latencies.value_at_percentile(percentile) as f64 / 1e3);
+    }
+    figures.add(format!("{of}max_ms"), latencies.max() as f64 / 1e3);
 }
 
 /// For latencies in microseconds. It never grows: whatever is longer is told as its longest.

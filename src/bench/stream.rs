@@ -11,7 +11,9 @@ use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use super::meter::{micros, stamped};
 use super::pace::Pace;
-use super::{BenchError, Contender, Figures, Letter, Meter, Processes, Stream, WayIn, run_name};
+use super::{
+    BenchError, Contender, Figures, Letter, Meter, Processes, Stream, WayIn, WayOut, run_name,
+};
 
 /// How many connections are opened at the same time.
 pub(super) const OPENED_AT_ONCE: usize = 64;
@@ -97,15 +99,17 @@ pub(super) async fn listeners(
         .buffer_unordered(OPENED_AT_ONCE);
     while let Some(opened) = opening.next().await {
         let (place, way) = opened?;
-        let meter = meter.clone();
-        set.spawn(async move {
-            let heard = |text: &str| {
-                meter.heard(place, text);
-            };
-            way.hear(&heard).await
-        });
+        set.spawn(hearing(way, place, meter.clone()));
     }
     Ok(set)
+}
+
+/// Tells the meter what is heard.
+pub(super) async fn hearing(way: Box<dyn WayOut>, place: usize, meter: Arc<Meter>) -> BenchError {
+    let heard = |text: &str| {
+        meter.heard(place, text);
+    };
+    way.hear(&heard).await
 }
 
 impl Run<'_> {

@@ -10,9 +10,12 @@ use serde_json::json;
 use super::failure::Failure;
 use super::output::answer;
 use super::server::Server;
+use crate::auth::{TokenRequest, sign};
 use crate::bench::{
-    self, Away, Group, Idle, Installation, Measured, Processes, Returning, Shape, Stream, Task,
+    self, Away, Group, Idle, Installation, Measured, Notices, Processes, Returning, Shape, Stream,
+    Task,
 };
+use crate::clock::Clock;
 
 pub const ABOUT: &str = "Measures how fast an installation is, seen from its clients";
 
@@ -28,7 +31,8 @@ latencies are those of queues.
 
   tidings bench unicast --url http://a:8080,http://b:8080 --listeners 1000 --rate 2000
   tidings bench fanout --listeners 1000 --rate 100 --pid 4711
-  tidings bench idle reconnect recovery tasks --json";
+  tidings bench idle --listeners 10000 --rate 500
+  tidings bench reconnect recovery tasks --json";
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum Name {
@@ -44,6 +48,18 @@ enum Name {
     Recovery,
     /// One task of --messages items that take no time
     Tasks,
+    /// Notices to --listeners users who are away, at --rate, and then they come
+    Notices,
+}
+
+/// As long as a run may take.
+const TOKEN_TTL_S: u64 = 3_600;
+
+fn user_token(user: &str, secret: &str) -> Result<String, String> {
+    let now_s = Clock::system().now().0.div_euclid(1_000);
+    let expires_at_s = now_s.saturating_add_unsigned(TOKEN_TTL_S);
+    let request = TokenRequest { user: user.to_owned(), expires_at_s, ..TokenRequest::default() };
+    sign(&request, secret).map_err(|error| error.to_string())
 }
 
 #[derive(Args, Debug)]
@@ -58,7 +74,8 @@ pub struct Bench {
     /// On how many topics `unicast` and `reconnect` publish [default: one for each listener]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     topics: Option<u32>,
-    /// Messages a second; as many as are taken unless it is given, and 100 in `recovery`
+    /// Messages a second, and connections in `idle`; as many as are taken unless it is given, and 100 in
+    /// `recovery` and `notices`
     #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
     /// For how long is measured
@@ -91,6 +108,9 @@ pub struct Bench {
     /// The same of a Postgres, by the process that the others are children of
     #[arg(long, value_name = "PID")]
     postgres_pid: Option<u32>,
+    /// What tokens of users are signed with, who take part in `notices`
+    #[arg(long, env = "TIDINGS_JWT_SECRET", hide_env_values = true)]
+    jwt_secret: Option<String>,
     /// Prints the figures as JSON
     #[arg(long)]
     json: bool,
@@ -110,6 +130,10 @@ impl Bench {
     pub async fn run(&self) -> Result<ExitCode, Failure> {
         bench::raise_descriptors();
         let installation = Installation::new(self.server.client()?);
+        let installation = match self.jwt_secret.clone() {
+            Some(secret) => installation.with_tokens(move |user| user_token(user, &secret)),
+            None => installation,
+        };
         let processes = self.processes();
         let shown = std::io::stderr().is_terminal();
         let mut all = Vec::new();
@@ -166,7 +190,7 @@ impl Bench {
             })
         };
         match name {
-            Name::Idle => Shape::Idle(Idle { connections: listeners, lasts }),
+            Name::Idle => Shape::Idle(Idle { connections: listeners, rate: self.rate, lasts }),
             Name::Fanout => stream(1),
             // With one topic it would be fan-out.
             Name::Unicast => stream(topics.max(2)),
@@ -179,6 +203,13 @@ impl Bench {
                 bytes,
             }),
             Name::Tasks => Shape::Task(Task { items: missed, concurrency: 100 }),
+            Name::Notices => Shape::Notices(Notices {
+                users: listeners,
+                rate: self.rate.unwrap_or(100),
+                lasts,
+                publishers: size(self.publishers),
+                bytes,
+            }),
         }
     }
 }

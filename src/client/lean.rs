@@ -55,14 +55,14 @@ impl Client {
         Ok(Listening { carrier: connection.into_carrier(), cursor: welcome.cursor })
     }
 
-    /// A connection for publishing at one address of several.
-    pub async fn posting(&self, turn: usize) -> Result<Posting, ClientError> {
+    /// A connection for posting to a path at one address of several.
+    pub async fn posting(&self, turn: usize, path: &str) -> Result<Posting, ClientError> {
         let address = self.address(turn);
         let connecting = timeout(CONNECT_TIMEOUT, stream(address)).await;
         let stream = connecting.map_err(|_| unreached(address, "no answer in time"))??;
         let handshake = http1::handshake(TokioIo::new(stream)).await;
         let (sender, driver) = handshake.map_err(|error| unreached(address, deepest(&error)))?;
-        let mut request = Request::post(address.path("/v1/messages"))
+        let mut request = Request::post(address.path(path))
             .header(header::HOST, address.authority())
             .header(header::CONTENT_TYPE, "application/json");
         if let Some(authorization) = &self.authorization {
@@ -86,7 +86,7 @@ impl Listening {
 }
 
 impl Posting {
-    /// Publishes a body of the protocol's. Anything but 201 is an error.
+    /// Posts a body of the protocol's. Whatever is not taken is an error.
     pub async fn post(&mut self, body: Bytes) -> Result<(), ClientError> {
         let request = Request::from_parts(self.request.clone(), Full::new(body));
         let lost = |error: hyper::Error| ClientError::Refused(format!("lost: {}", deepest(&error)));
@@ -96,7 +96,7 @@ impl Posting {
             let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
             let body = body.map_err(|error| ClientError::Refused(error.to_string()))?.to_bytes();
             match head.status {
-                StatusCode::CREATED => Ok(()),
+                StatusCode::CREATED | StatusCode::ACCEPTED => Ok(()),
                 status => Err(refused(Undone::answered(status, &head.headers, &body))),
             }
         };

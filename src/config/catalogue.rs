@@ -180,7 +180,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("publish", "publish_timeout_s", seconds(1, 600),
         "How long a publisher waits for the commit before it is answered 503.").default("10"),
     setting("publish", "lanes", count(1, 8),
-        "Connections on which batches are written side by side.").default("2"),
+        "Connections on which batches are written side by side: more than one pays only where a commit takes long.").default("1"),
     setting("publish", "batch_bytes_max", bytes(64 * KIB, 64 * MIB),
         "What a batch weighs when no more is added to it; the last request in it stays whole.").default("1 MiB"),
     setting("publish", "idempotency_s", seconds(60, 31_536_000),

@@ -39,6 +39,7 @@ async fn every_shape_is_measured_across_replicas_and_nothing_is_lost() {
     let ratio = figure(&measured[0], "deliveries_per_s") / figure(&measured[0], "messages_per_s");
     assert!((4.0..8.0).contains(&ratio), "six listeners have each message: {measured:?}");
     assert!(figure(&measured[2], "connects_per_s") > 0.0);
+    assert!(figure(&measured[2], "connect_p99_ms") > 0.0);
     let rest = ["--away-s", "0.2", "--messages", "40", "--batch", "5", "--window", "8"];
     let rest = [&small[..], &rest, &["unicast", "reconnect", "recovery", "tasks"]].concat();
     let measured = bench(&rest, &urls).await;
@@ -50,6 +51,30 @@ async fn every_shape_is_measured_across_replicas_and_nothing_is_lost() {
     assert!(figure(&measured[2], "messages") > 10.0);
     assert!(figure(&measured[2], "first_missed_p50_ms") > 0.1, "{measured:?}");
     assert!(figure(&measured[3], "items_per_s") > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn notices_to_users_who_are_away_are_taken_and_delivered_when_they_come() {
+    const KEY: &str = "a-key-for-this-test-alone";
+    const SECRET: &str = "a-secret-for-this-test-alone-and-nobody-else";
+    let database = harness::database_url().await;
+    let own = [("TIDINGS_DEV", "false"), ("TIDINGS_API_KEYS", KEY), ("TIDINGS_JWT_SECRET", SECRET)];
+    let first = Replica::start("first", &database, &own).await;
+    let second = Replica::start("second", &database, &own).await;
+    let urls = format!("{},{}", first.url, second.url);
+    let args = ["bench", "notices", "--json", "--url", &urls, "--listeners", "7"];
+    let args = [&args[..], &["--rate", "60", "--seconds", "0.5", "--publishers", "3"]].concat();
+    let keyed = [("TIDINGS_TOKEN", KEY)];
+    let ran = tidings(&args, &keyed).await;
+    assert!(ran.err.contains("TIDINGS_JWT_SECRET"), "{}", ran.err);
+    let ran = tidings(&args, &[keyed[0], ("TIDINGS_JWT_SECRET", SECRET)]).await;
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let told: Value = serde_json::from_str(&ran.out).unwrap();
+    let measured = &told["measured"][0];
+    assert_eq!(figure(measured, "notices"), 30.0);
+    for name in ["accepted_per_s", "accepted_p99_ms", "delivered_all_ms", "delivered_per_s"] {
+        assert!(figure(measured, name) > 0.0, "{name}: {measured}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
