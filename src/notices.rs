@@ -113,11 +113,19 @@ impl Notices {
         (notices.clone(), Keeper::new(notices, waiting))
     }
 
-    pub async fn send(&self, notice: &NewNotice) -> Result<Sent, StoreError> {
-        let mut sent = self.shared.notices.send(notice).await?;
-        self.shared.metrics.notices.sent.inc_by(u64::from(!sent.duplicate));
-        self.tell(sent.told.take()).await;
-        Ok(sent)
+    /// The notice, and whether its idempotency key was known.
+    pub async fn send(&self, new: &NewNotice) -> Result<(Notice, bool), StoreError> {
+        let Sent { id, duplicate, expires_at, told, .. } = self.shared.notices.send(new).await?;
+        self.shared.metrics.notices.sent.inc_by(u64::from(!duplicate));
+        let at = told.as_ref().and_then(|told| Some(told.messages.as_ref()?.first()?.at));
+        self.tell(told).await;
+        // What is stored is answered so, without asking the store again.
+        if let Some(at) = at {
+            return Ok((new.sent(at, expires_at), duplicate));
+        }
+        let kept = self.get(&id).await?;
+        let gone = || StoreError::Refused("the notice is no longer kept".to_owned());
+        Ok((kept.ok_or_else(gone)?, duplicate))
     }
 
     pub async fn get(&self, id: &NoticeId) -> Result<Option<Notice>, StoreError> {

@@ -149,7 +149,7 @@ create function tidings.notice_send(
     given_id text, given_key text, given_target text, given_roles text[], given_users text[], given_except text[],
     given_title text, given_content text, given_data text, given_priority text, is_confirm boolean, expires_s integer,
     given_sender text, given_topics text[])
-returns table (id text, duplicate boolean, recipients integer, epoch text, at_ms bigint, first_seq bigint, said text)
+returns table (id text, duplicate boolean, recipients integer, expires_ms bigint, epoch text, at_ms bigint, first_seq bigint, said text)
 language plpgsql as $$
 #variable_conflict use_column
 declare
@@ -164,7 +164,7 @@ begin
         given_sender, cardinality(given_users), clock_timestamp() + make_interval(secs => expires_s))
     on conflict (idempotency_key) do nothing returning * into own;
     if own.number is null then
-        return query select n.id, true, n.recipients, null::text, null::bigint, null::bigint, null::text
+        return query select n.id, true, n.recipients, null::bigint, null::text, null::bigint, null::bigint, null::text
             from tidings.notice n where n.idempotency_key = given_key;
         return;
     end if;
@@ -176,7 +176,7 @@ begin
         array_fill(own.id, array[count]), array_fill(tidings.notice_priority(own.priority), array[count]),
         array_fill(expires_s, array[count]), null);
     update tidings.notice n set seq = done.first_seq, created_at = done.at where n.number = own.number;
-    return query select own.id, false, own.recipients, done.epoch, (extract(epoch from done.at) * 1000)::bigint, done.first_seq, words;
+    return query select own.id, false, own.recipients, (extract(epoch from own.expires_at) * 1000)::bigint, done.epoch, (extract(epoch from done.at) * 1000)::bigint, done.first_seq, words;
 end $$;
 comment on function tidings.notice_send(text, text, text, text[], text[], text[], text, text, text, text, boolean, integer, text, text[]) is 'Stores a notice with its recipients and appends its messages, once per idempotency key.';
 

@@ -33,10 +33,9 @@ pub async fn send(
         expires_s_max: settings.notice_expires_s_max,
     };
     let new = notice_body(&text, limits, &principal)?;
-    let sent = api.inner.notices.send(&new).await?;
-    let notice = notice_answer(&api.notice(&sent.id).await?);
-    let place = [(header::LOCATION, format!("/v1/notices/{}", sent.id))];
-    let answer = Json(json!({ "notice": notice, "duplicate": sent.duplicate }));
+    let (notice, duplicate) = api.inner.notices.send(&new).await?;
+    let place = [(header::LOCATION, format!("/v1/notices/{}", notice.id))];
+    let answer = Json(json!({ "notice": notice_answer(&notice), "duplicate": duplicate }));
     Ok((StatusCode::ACCEPTED, place, answer).into_response())
 }
 

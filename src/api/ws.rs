@@ -258,7 +258,7 @@ impl Socket {
                     if let Err(end) = self.write(&mut items).await { return end }
                     session.receiving.written();
                 }
-                Some(answer) = publishes.next() => {
+                Some(answer) = publishes.next(), if !publishes.is_empty() => {
                     // As long as it waits for answers it is not read from, so it cannot be heard.
                     last_heard = Instant::now();
                     if let Err(end) = self.send(answer).await { return end }

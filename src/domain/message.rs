@@ -11,7 +11,7 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// So many seconds later. A time may come from a notification that anybody sent, and there is
     /// none after the last one.
-    const fn after_s(self, seconds: u32) -> Timestamp {
+    pub const fn after_s(self, seconds: u32) -> Timestamp {
         Timestamp(self.0.saturating_add(seconds as i64 * 1000))
     }
 }

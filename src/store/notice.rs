@@ -47,6 +47,26 @@ impl NewNotice {
         }
     }
 
+    /// The notice as it is kept: sent at a moment, and shown until another.
+    pub fn sent(&self, at: Timestamp, expires_at: Option<Timestamp>) -> Notice {
+        Notice {
+            id: self.id.clone(),
+            target: self.target.clone(),
+            except: self.except.clone(),
+            title: self.title.clone(),
+            content: self.content.clone(),
+            data: self.data.clone(),
+            urgency: self.urgency,
+            confirm: self.confirm,
+            sender: self.sender.clone(),
+            recipients: self.recipients(),
+            created_at: at,
+            expires_at,
+            recalled_at: None,
+            sending: 1,
+        }
+    }
+
     /// That an attempt of a task has ended, for its owner; `tidings.task_notice` writes the same.
     pub fn about(task: &Task) -> Option<NewNotice> {
         let counts = task.counts;
@@ -86,6 +106,8 @@ pub struct Sent {
     /// Its idempotency key was known; the notice is the one it brought.
     pub duplicate: bool,
     pub recipients: Option<u32>,
+    /// Of one that was not sent before.
+    pub expires_at: Option<Timestamp>,
     pub told: Option<Announcement>,
 }
 

@@ -172,22 +172,7 @@ impl Books {
             Target::Users(users) => users.clone(),
             _ => Vec::new(),
         };
-        let notice = Notice {
-            id: new.id.clone(),
-            target: new.target.clone(),
-            except: new.except.clone(),
-            title: new.title.clone(),
-            content: new.content.clone(),
-            data: new.data.clone(),
-            urgency: new.urgency,
-            confirm: new.confirm,
-            sender: new.sender.clone(),
-            recipients: new.recipients(),
-            created_at: now,
-            expires_at: expires_at(new, now),
-            recalled_at: None,
-            sending: 1,
-        };
+        let notice = new.sent(now, expires_at(new, now));
         self.last += 1;
         let number = self.last;
         for (place, user) in named.iter().enumerate() {
@@ -263,7 +248,7 @@ impl NoticeStore for MemoryStore {
         if let Some(id) = new.idempotency_key.as_ref().and_then(|key| books.keys.get(key)).cloned()
         {
             let recipients = books.sheet(&id).and_then(|(_, sheet)| sheet.notice.recipients);
-            return Ok(Sent { id, duplicate: true, recipients, told: None });
+            return Ok(Sent { id, duplicate: true, recipients, expires_at: None, told: None });
         }
         let topics = new.target.topics();
         if topics.is_empty() {
@@ -273,7 +258,13 @@ impl NoticeStore for MemoryStore {
         let drafts = drafts(&new.id, topics, &data, new.urgency, new.expires_in_s);
         let told = self.append_and_tell(&drafts);
         books.keep(new, data, now, told.as_ref().map_or(Seq::ZERO, |told| told.first));
-        Ok(Sent { id: new.id.clone(), duplicate: false, recipients: new.recipients(), told })
+        Ok(Sent {
+            id: new.id.clone(),
+            duplicate: false,
+            recipients: new.recipients(),
+            expires_at: expires_at(new, now),
+            told,
+        })
     }
 
     async fn get(&self, id: &NoticeId) -> Result<Option<Notice>, StoreError> {
@@ -375,7 +366,7 @@ impl NoticeStore for MemoryStore {
 }
 
 fn expires_at(new: &NewNotice, now: Timestamp) -> Option<Timestamp> {
-    new.expires_in_s.map(|s| Timestamp(now.0.saturating_add(i64::from(s) * 1000)))
+    new.expires_in_s.map(|expires_s| now.after_s(expires_s))
 }
 
 /// Of named users it is told how many, not who.

@@ -60,13 +60,14 @@ impl NoticeStore for PostgresStore {
         if duplicate {
             // Its first send may still await its own.
             self.barrier().await?;
-            return Ok(Sent { id, duplicate, recipients, told: None });
+            return Ok(Sent { id, duplicate, recipients, expires_at: None, told: None });
         }
-        let (epoch, first) = (row::epoch(&answer, 3)?, row::seq(&answer, 5)?);
-        let at = Timestamp(get(&answer, 4)?);
-        let drafts = drafts(&id, topics, get(&answer, 6)?, notice.urgency, notice.expires_in_s);
+        let expires_at = get::<Option<i64>>(&answer, 3)?.map(Timestamp);
+        let (epoch, first) = (row::epoch(&answer, 4)?, row::seq(&answer, 6)?);
+        let at = Timestamp(get(&answer, 5)?);
+        let drafts = drafts(&id, topics, get(&answer, 7)?, notice.urgency, notice.expires_in_s);
         let told = Some(self.told(epoch, at, first, &drafts, &[]).await?);
-        Ok(Sent { id, duplicate, recipients, told })
+        Ok(Sent { id, duplicate, recipients, expires_at, told })
     }
 
     async fn get(&self, id: &NoticeId) -> Result<Option<Notice>, StoreError> {

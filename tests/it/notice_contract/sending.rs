@@ -28,6 +28,10 @@ pub async fn a_notice_to_named_users_has_a_row_and_a_message_for_each(subject: S
         assert_eq!(data["confirm"], true);
         assert!(data["expires_at"].as_str().unwrap().ends_with('Z'));
     }
+    // Its sender is told what is kept; of whom it named, how many they were.
+    let kept = subject.get("n").await;
+    let answered = notice.sent(said[0].at, sent.expires_at);
+    assert_eq!(Notice { target: kept.target.clone(), ..answered }, kept);
     assert_eq!(subject.tally("n").await.by_state, [2, 0, 0, 0, 0, 0]);
     // Whoever comes finds the message where it stands in the log.
     for (name, message) in [("2", &said[0]), ("1", &said[1])] {
