@@ -26,6 +26,11 @@
 //! | *term* | the number of a lease; whoever holds an older one writes nothing |
 //! | *holder* | the replica or worker that has the lease of a task |
 //! | *attempt* | the first run of a task or one of its retries |
+//! | *source* | what tells events of its instances; one replica at a time reads it |
+//! | *instance* | what a source tells of: facts, gauges and counters |
+//! | *event* (of a source) | what it told of an instance |
+//! | *reader* | the replica that reads sources, and its loop for one of them |
+//! | *roll-up* | what an instance did in a minute, an hour or a day |
 //! | *lane* | one connection on which batches are written, one after another |
 //! | *loop* | a long-lived tokio task, started by `supervise` |
 
@@ -35,6 +40,7 @@ pub mod pattern_set;
 pub mod principal;
 pub mod replica;
 pub mod task;
+pub mod telemetry;
 pub mod topic;
 
 pub use cursor::{Cursor, CursorError, Epoch, Seq};
@@ -45,4 +51,5 @@ pub use replica::ReplicaId;
 pub use task::{
     Counts, ItemResult, ItemStatus, Task, TaskEvent, TaskId, TaskItem, TaskRules, TaskStatus,
 };
+pub use telemetry::{Event, EventKind, InstanceStatus, SourceId, SourceStatus};
 pub use topic::{Pattern, Topic, TopicError};
