@@ -34,8 +34,13 @@ pub mod log;
 pub mod publish;
 /// What is found again: the outbox, retention.
 pub mod recovery;
+/// Which hosts may be reached for users.
+pub mod hosts;
 /// Batch operations, worked on under a lease by whichever replica has hands for them.
 pub mod tasks;
+
+/// Event sources: read by one replica each, kept in memory first, shown live and as trends.
+pub mod telemetry;
 
 /// What users see: HTTP, WebSocket, server-sent events.
 pub mod api;

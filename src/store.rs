@@ -5,6 +5,7 @@
 
 pub mod memory;
 pub mod postgres;
+pub mod source;
 pub mod task;
 
 use std::time::Duration;

@@ -22,11 +22,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub use self::executor::hosts::{Hosts, Secret};
 pub use self::executor::kubernetes::access::Access;
 use self::executor::{Executors, Plan};
 pub use self::runner::Runner;
 use crate::domain::{Task, TaskId, TaskItem};
+use crate::hosts::{Hosts, Secret};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::notification::Announcement;

@@ -23,7 +23,8 @@ use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
 use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
-use crate::tasks::{Access, Hosts, Secret, TaskSettings};
+use crate::hosts::{Hosts, Secret};
+use crate::tasks::{Access, TaskSettings};
 
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
@@ -218,7 +219,7 @@ pub fn task_settings(config: &Config) -> Result<TaskSettings, AppError> {
         tick: tasks.tick,
         takeovers_max: tasks.takeovers_max,
         retention: tasks.retention,
-        hosts: Hosts::parse(&tasks.http_hosts).map_err(AppError::TaskHosts)?,
+        hosts: Hosts::parse("task_http_hosts", &tasks.http_hosts).map_err(AppError::TaskHosts)?,
         secrets: tasks.http_secrets.iter().map(secret).collect::<Result<_, _>>()?,
         kubernetes: kubernetes(tasks).map_err(AppError::TaskKubernetes)?,
     })

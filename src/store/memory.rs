@@ -4,6 +4,7 @@
 //! What is kept is bounded in count and bytes; the oldest go first, and `head` says so. Idempotency keys
 //! are kept for as long as told, but never more of them than messages may be: the oldest are forgotten.
 
+mod source;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
@@ -37,6 +38,8 @@ pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     /// Taken before `state`, never after it.
     tasks: Arc<Mutex<task::Books>>,
+    /// Taken before `state`, never after it.
+    sources: Arc<Mutex<source::Sources>>,
     clock: Clock,
     bus: MemoryBus,
     settings: MemorySettings,
@@ -98,8 +101,8 @@ impl MemoryStore {
             keys: HashMap::new(),
             keys_by_age: VecDeque::new(),
         };
-        let tasks = Arc::default();
-        MemoryStore { state: Arc::new(Mutex::new(state)), tasks, clock, bus, settings }
+        let (tasks, sources) = (Arc::default(), Arc::default());
+        MemoryStore { state: Arc::new(Mutex::new(state)), tasks, sources, clock, bus, settings }
     }
 
     /// Forgets everything after a place, as a server that crashed forgets what it had not flushed.

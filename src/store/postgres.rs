@@ -2,7 +2,7 @@
 //!
 //! `connect` makes connections, `database` runs named statements on a pool of them, `migrate` brings
 //! the schema up, `reader` reads the log, `writer` appends to it, `upkeep` keeps it in order,
-//! `task` keeps tasks.
+//! `task` keeps tasks, `source` telemetry.
 //! Every statement stands in its own file under `sql/query`, listed in `query`.
 
 pub mod connect;
@@ -11,6 +11,7 @@ pub mod migrate;
 pub mod query;
 mod reader;
 mod row;
+mod source;
 mod task;
 mod upkeep;
 mod writer;
