@@ -16,6 +16,7 @@ mod session;
 mod sse;
 mod stats;
 mod tasks;
+mod telemetry;
 mod ws;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::publish::Publisher;
 use crate::store::Page;
 use crate::supervise::Shutdown;
 use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
 
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
@@ -84,6 +86,7 @@ pub struct Inner {
     pub hub: Hub,
     pub publisher: Publisher,
     pub tasks: Tasks,
+    pub telemetry: Telemetry,
     pub metrics: Metrics,
     pub clock: Clock,
     pub shutdown: Shutdown,
@@ -123,6 +126,18 @@ impl Api {
             .route("/v1/tasks/{id}/retry", post(tasks::retry))
             .route("/v1/tasks/{id}/report", post(tasks::report))
             .route("/v1/tasks/{id}/finish", post(tasks::finish))
+            .route("/v1/sources", post(telemetry::create).get(telemetry::list))
+            .route(
+                "/v1/sources/{id}",
+                get(telemetry::get).patch(telemetry::change).delete(telemetry::delete),
+            )
+            .route("/v1/sources/{id}/test", post(telemetry::test))
+            .route("/v1/sources/{id}/instances", get(telemetry::instances))
+            .route("/v1/instances/{id}/{instance}", get(telemetry::instance))
+            .route("/v1/ingest", post(telemetry::ingest))
+            .route("/v1/dashboard", get(telemetry::dashboard))
+            .route("/v1/trends", get(telemetry::trends))
+            .route("/v1/logs", get(telemetry::logs))
             .route("/v1/stats", get(stats::page))
             .method_not_allowed_fallback(error::method_not_allowed)
             .fallback(error::not_found)

@@ -25,6 +25,7 @@ use crate::server::{Bounds, Server, descriptors};
 use crate::store::Page;
 use crate::supervise::{Shutdown, Supervisor};
 use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
 
 /// How long loops have to end after the last connection is gone.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +46,8 @@ pub enum AppError {
     TaskHosts(String),
     #[error("task_http_secrets: each must be name@host=value")]
     TaskSecrets,
+    #[error("telemetry_hosts: {0}")]
+    TelemetryHosts(String),
     #[error("task_kubernetes: {0}")]
     TaskKubernetes(String),
     #[error(transparent)]
@@ -61,6 +64,7 @@ pub struct Replica {
     ops: Option<Server>,
     supervisor: Supervisor,
     tasks: Tasks,
+    telemetry: Telemetry,
     drain: Duration,
 }
 
@@ -97,6 +101,14 @@ impl Replica {
             metrics.clone(),
         )
         .map_err(AppError::TaskKubernetes)?;
+        let (telemetry, keeper, flusher, live) = Telemetry::new(
+            parts::telemetry_settings(config)?,
+            backend.sources.clone(),
+            backend.readers.clone(),
+            log.clone(),
+            publisher.clone(),
+            metrics.clone(),
+        );
         let auth = Authenticator::new(parts::auth_settings(config)?, clock.clone())?;
         let (schema_known, schema) = watch::channel(SchemaCheck::Unknown);
         let api = Api::new(Inner {
@@ -106,6 +118,7 @@ impl Replica {
             hub,
             publisher,
             tasks: tasks.clone(),
+            telemetry: telemetry.clone(),
             metrics: metrics.clone(),
             clock,
             shutdown: shutdown.clone(),
@@ -142,17 +155,29 @@ impl Replica {
             schema_known,
             log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
             tasks: task_runner,
+            telemetry: (keeper, flusher, live),
             auth,
             metrics,
         };
         loops.start(&supervisor);
         let drain = config.server.drain;
-        Ok(Replica { shutdown, address, ops_address, log, server, ops, supervisor, tasks, drain })
+        Ok(Replica {
+            shutdown,
+            address,
+            ops_address,
+            log,
+            server,
+            ops,
+            supervisor,
+            tasks,
+            telemetry,
+            drain,
+        })
     }
 
     /// Serves until told to leave, then drains. Returns the exit code.
     pub async fn run(self) -> u8 {
-        let Replica { shutdown, server, ops, supervisor, tasks, drain, .. } = self;
+        let Replica { shutdown, server, ops, supervisor, tasks, telemetry, drain, .. } = self;
         let ops = async {
             // Health is told to the end, so that a balancer sees the replica leave.
             let stop = Shutdown { draining: shutdown.stopping.clone(), ..shutdown.clone() };
@@ -166,7 +191,8 @@ impl Replica {
         let handed_over = async {
             shutdown.draining.cancelled().await;
             // Items in hand are finished, as long as there is time.
-            let _ = tokio::time::timeout(drain, tasks.drained()).await;
+            let both = async { tokio::join!(tasks.drained(), telemetry.drained()) };
+            let _ = tokio::time::timeout(drain, both).await;
         };
         let serve = async {
             let (served, ()) = tokio::join!(server.run(shutdown.clone()), handed_over);

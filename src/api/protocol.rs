@@ -8,6 +8,7 @@ mod fields;
 mod frame;
 mod publish;
 mod task;
+mod telemetry;
 
 pub use self::answer::{
     PublishedAnswer, cursor_frame, error_frame, gap_frame, ok_frame, pong_frame, replayed_frame,
@@ -18,4 +19,8 @@ pub use self::frame::{ClientFrame, Operation, Subscription};
 pub use self::publish::{PublishLimits, publish_body, publish_message};
 pub use self::task::{
     TaskLimits, WORD, claim_body, is_word, item_answer, report_body, task_answer, task_body,
+};
+pub use self::telemetry::{
+    SourceBody, ingest_body, invalid, point_answer, source_answer, source_body, source_change,
+    source_id,
 };

@@ -95,6 +95,7 @@ pub async fn page(
             "lost": metrics.tasks.lost.get(),
             "reports": metrics.tasks.reports.get(),
         },
+        "telemetry": inner.telemetry.stats(),
         "recovery": {
             "outbox_relayed": metrics.recovery.outbox_relayed.get(),
             "outbox_oldest_s": metrics.recovery.outbox_oldest_seconds.get(),

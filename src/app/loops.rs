@@ -17,6 +17,7 @@ use crate::publish::{Lane, SignalLoop};
 use crate::recovery::Recovery;
 use crate::supervise::{Policy, Shutdown, Supervisor};
 use crate::tasks::Runner;
+use crate::telemetry::{Flusher, Keeper, Live};
 
 /// How many events of the bus may wait for the log; with more the listener waits, and Postgres keeps them.
 const BUS_EVENTS_MAX: usize = 1_024;
@@ -30,6 +31,7 @@ pub struct Loops {
     pub schema_known: watch::Sender<SchemaCheck>,
     pub log: LogLoops,
     pub tasks: Runner,
+    pub telemetry: (Keeper, Flusher, Live),
     pub auth: Authenticator,
     pub metrics: Metrics,
 }
@@ -52,6 +54,22 @@ impl Loops {
         when_ready(supervisor, "tasks", &ready, move |shutdown| {
             let tasks = tasks.clone();
             async move { tasks.lock().await.run(&shutdown).await }
+        });
+        let (keeper, flusher, live) = self.telemetry;
+        let keeper = Arc::new(Mutex::new(keeper));
+        when_ready(supervisor, "telemetry", &ready, move |shutdown| {
+            let keeper = keeper.clone();
+            async move { keeper.lock().await.run(&shutdown).await }
+        });
+        let flusher = Arc::new(Mutex::new(flusher));
+        when_ready(supervisor, "telemetry_flush", &ready, move |shutdown| {
+            let flusher = flusher.clone();
+            async move { flusher.lock().await.run(&shutdown).await }
+        });
+        let live = Arc::new(Mutex::new(live));
+        when_ready(supervisor, "telemetry_live", &ready, move |shutdown| {
+            let live = live.clone();
+            async move { live.lock().await.run(&shutdown.stopping).await }
         });
         start_keys(supervisor, self.auth);
         start_rates(supervisor, self.metrics);

@@ -21,10 +21,12 @@ use crate::store::postgres::connect::Connector;
 use crate::store::postgres::database::PoolSettings;
 use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
+use crate::store::source::{ReaderStore, SourceStore};
 use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
 use crate::hosts::{Hosts, Secret};
 use crate::tasks::{Access, TaskSettings};
+use crate::telemetry::TelemetrySettings;
 
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
@@ -40,6 +42,8 @@ pub struct Backend {
     pub bus: Arc<dyn Bus>,
     pub upkeep: Arc<dyn Upkeep>,
     pub tasks: Arc<dyn TaskStore>,
+    pub sources: Arc<dyn SourceStore>,
+    pub readers: Arc<dyn ReaderStore>,
     pub schema: Schema,
 }
 
@@ -71,7 +75,9 @@ impl Backend {
             store: Arc::new(store.clone()),
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
-            tasks: Arc::new(store),
+            tasks: Arc::new(store.clone()),
+            sources: Arc::new(store.clone()),
+            readers: Arc::new(store),
             schema: Schema::NotNeeded,
         }
     }
@@ -115,6 +121,8 @@ impl Backend {
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
             tasks: Arc::new(store.clone()),
+            sources: Arc::new(store.clone()),
+            readers: Arc::new(store.clone()),
             schema: Schema::Postgres { connector: listener, store },
         })
     }
@@ -222,6 +230,25 @@ pub fn task_settings(config: &Config) -> Result<TaskSettings, AppError> {
         hosts: Hosts::parse("task_http_hosts", &tasks.http_hosts).map_err(AppError::TaskHosts)?,
         secrets: tasks.http_secrets.iter().map(secret).collect::<Result<_, _>>()?,
         kubernetes: kubernetes(tasks).map_err(AppError::TaskKubernetes)?,
+    })
+}
+
+pub fn telemetry_settings(config: &Config) -> Result<TelemetrySettings, AppError> {
+    let telemetry = &config.telemetry;
+    let hosts = Hosts::parse("telemetry_hosts", &telemetry.hosts);
+    Ok(TelemetrySettings {
+        replica: config.replica.as_str().into(),
+        hosts: hosts.map_err(AppError::TelemetryHosts)?,
+        key: telemetry.key.as_ref().map(|key| key.expose().into()),
+        sources_max: telemetry.sources_max,
+        instances_max: telemetry.instances_max,
+        lease: telemetry.lease,
+        silence: telemetry.silence,
+        flush: telemetry.flush,
+        batch_events: telemetry.batch_events,
+        batch_age: telemetry.batch_age,
+        buffer_events_max: telemetry.buffer_events_max,
+        buffer_bytes_max: telemetry.buffer_bytes_max,
     })
 }
 

@@ -29,6 +29,7 @@ pub(super) fn config(
         bus: bus(v),
         feed: feed(v),
         tasks: tasks(v),
+        telemetry: telemetry(v),
         memory: memory(v),
         postgres: postgres(v, env, &replica, &mut warnings),
         replica,
@@ -189,6 +190,26 @@ fn tasks(v: &mut Values) -> Tasks {
         http_secrets: v.list("task_http_secrets").into_iter().map(Secret::new).collect(),
         kubernetes: v.text("task_kubernetes"),
         kubernetes_context: v.text("task_kubernetes_context"),
+    }
+}
+
+fn telemetry(v: &mut Values) -> Telemetry {
+    let key = v.text("telemetry_key");
+    if key.as_ref().is_some_and(|key| key.len() < 16) {
+        v.refuse("telemetry_key", "at least 16 bytes that nobody can guess");
+    }
+    Telemetry {
+        hosts: v.list("telemetry_hosts"),
+        key: key.map(Secret::new),
+        sources_max: v.count("telemetry_sources_max"),
+        instances_max: v.count("telemetry_instances_max"),
+        lease: v.duration("telemetry_lease_ms"),
+        silence: v.duration("telemetry_silence_ms"),
+        flush: v.duration("telemetry_flush_ms"),
+        batch_events: v.count("telemetry_batch_events"),
+        batch_age: v.duration("telemetry_batch_age_ms"),
+        buffer_events_max: v.count("telemetry_buffer_events_max"),
+        buffer_bytes_max: v.count("telemetry_buffer_bytes_max"),
     }
 }
 

@@ -91,6 +91,21 @@ impl Buffer {
         taken
     }
 
+    /// Takes out all of one source, to be written.
+    pub fn take_of(&mut self, source: &SourceId) -> Vec<Raw> {
+        let all = std::mem::take(&mut self.events);
+        let (own, others): (Vec<Raw>, VecDeque<Raw>) = {
+            let (own, others): (Vec<Raw>, Vec<Raw>) =
+                all.into_iter().partition(|raw| raw.source == *source);
+            (own, others.into())
+        };
+        self.events = others;
+        let bytes = own.iter().map(Raw::weight_bytes).sum::<usize>();
+        self.bytes -= bytes;
+        self.flying = (self.flying.0 + own.len(), self.flying.1 + bytes);
+        own
+    }
+
     /// What was taken out is written, or nobody's any more.
     pub fn landed(&mut self) {
         self.flying = (0, 0);

@@ -21,9 +21,6 @@ pub const LOGS_PER_DAY: u32 = 10_000;
 /// How many lines wait to be shown to sessions; of more the newest are.
 const LINES_SHOWN_MAX: usize = 100;
 
-/// For how long a minute stays open after its end: what was told late is still added in memory.
-const MINUTE_GRACE_MS: i64 = 5_000;
-
 pub struct Owned {
     pub lease: SourceLease,
     pub inventory: Inventory,
@@ -201,7 +198,7 @@ impl Owned {
         let over = match minutes {
             _ if self.leaving || self.release => Some(None),
             Minutes::Stay => None,
-            Minutes::Over(now) => Some(Some(Timestamp(now.0 - MINUTE_GRACE_MS))),
+            Minutes::Over(now) => Some(Some(now)),
             Minutes::All => Some(None),
         };
         if let Some(over) = over {

@@ -40,7 +40,7 @@ impl Sealer {
         let nonce = key
             .seal_in_place_append_tag(Aad::from(id.as_str()), &mut sealed)
             .map_err(|_| SealError::NoKey)?;
-        let whole = [nonce.as_ref(), &sealed].concat();
+        let whole = [&nonce.as_ref()[..], &sealed].concat();
         Ok(format!("{VERSION}{}", BASE64.encode(whole)))
     }
 
