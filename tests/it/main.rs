@@ -39,5 +39,6 @@ mod signals;
 mod slow;
 mod task_contract;
 mod tasks;
+mod telemetry;
 mod upkeep;
 mod writer;
