@@ -10,8 +10,11 @@ pub mod protocol;
 mod access;
 mod body;
 mod health;
+mod inbox;
 mod messages;
+mod notices;
 mod query;
+mod receiving;
 mod session;
 mod sse;
 mod stats;
@@ -35,6 +38,8 @@ use crate::feed::{Feed, FeedError, Start};
 use crate::hub::Hub;
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::notices::Notices;
+use crate::presence::Presence;
 use crate::publish::Publisher;
 use crate::store::Page;
 use crate::supervise::Shutdown;
@@ -60,6 +65,8 @@ pub struct ApiSettings {
     /// Over how long the closes of a leaving replica are spread.
     pub drain: Duration,
     pub retention_s: u32,
+    pub notice_users_max: usize,
+    pub notice_expires_s_max: u32,
     pub task_items_max: usize,
     pub task_concurrency_max: u32,
     pub page: Page,
@@ -86,6 +93,8 @@ pub struct Inner {
     pub hub: Hub,
     pub publisher: Publisher,
     pub tasks: Tasks,
+    pub notices: Notices,
+    pub presence: Presence,
     pub telemetry: Telemetry,
     pub metrics: Metrics,
     pub clock: Clock,
@@ -126,6 +135,17 @@ impl Api {
             .route("/v1/tasks/{id}/retry", post(tasks::retry))
             .route("/v1/tasks/{id}/report", post(tasks::report))
             .route("/v1/tasks/{id}/finish", post(tasks::finish))
+            .route("/v1/notices", post(notices::send).get(notices::list))
+            .route("/v1/notices/{id}", get(notices::get).delete(notices::recall))
+            .route("/v1/notices/{id}/recipients", get(notices::recipients))
+            .route("/v1/notices/{id}/resend", post(notices::resend))
+            .route("/v1/inbox", get(inbox::list))
+            .route("/v1/inbox/counts", get(inbox::counts))
+            .route("/v1/inbox/received", post(inbox::received))
+            .route("/v1/inbox/read", post(inbox::read))
+            .route("/v1/inbox/confirmed", post(inbox::confirmed))
+            .route("/v1/presence", get(inbox::presence))
+            .route("/v1/users/online", get(inbox::online))
             .route("/v1/sources", post(telemetry::create).get(telemetry::list))
             .route(
                 "/v1/sources/{id}",
@@ -145,6 +165,7 @@ impl Api {
             .layer(from_fn_with_state(self.clone(), access::check_origin))
             // Outermost: a preflight has no route, and a refusal too is to be read by the page.
             .layer(access::cors(&self.inner.settings.origins))
+            .layer(from_fn_with_state(self.clone(), stats::count))
             .with_state(self.clone())
     }
 

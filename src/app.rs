@@ -19,6 +19,8 @@ use crate::config::{Config, Origins};
 use crate::hub::{Hub, QueueSettings};
 use crate::log::{Log, LogSettings};
 use crate::metrics::Metrics;
+use crate::notices::Notices;
+use crate::presence::Presence;
 use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
 use crate::server::{Bounds, Server, descriptors};
@@ -101,11 +103,24 @@ impl Replica {
             metrics.clone(),
         )
         .map_err(AppError::TaskKubernetes)?;
-        let (telemetry, keeper, flusher, live) = Telemetry::new(
+        let (telemetry, readers, flusher, live) = Telemetry::new(
             parts::telemetry_settings(config)?,
             backend.sources.clone(),
             backend.readers.clone(),
             log.clone(),
+            publisher.clone(),
+            metrics.clone(),
+        );
+        let (notices, keeper) = Notices::new(
+            parts::notice_settings(config, &backend.own),
+            backend.notices.clone(),
+            backend.inboxes.clone(),
+            log.clone(),
+            metrics.clone(),
+        );
+        let (presence, presence_loop) = Presence::new(
+            parts::presence_settings(config, &backend.own),
+            backend.presence.clone(),
             publisher.clone(),
             metrics.clone(),
         );
@@ -118,6 +133,8 @@ impl Replica {
             hub,
             publisher,
             tasks: tasks.clone(),
+            notices,
+            presence,
             telemetry: telemetry.clone(),
             metrics: metrics.clone(),
             clock,
@@ -155,7 +172,9 @@ impl Replica {
             schema_known,
             log: LogLoops { bus: backend.bus, log: log_loop, lanes, signals, recovery },
             tasks: task_runner,
-            telemetry: (keeper, flusher, live),
+            keeper,
+            presence: presence_loop,
+            telemetry: (readers, flusher, live),
             auth,
             metrics,
         };
@@ -291,6 +310,8 @@ fn api_settings(config: &Config) -> ApiSettings {
         heartbeat: config.hub.heartbeat,
         drain: config.server.drain,
         retention_s: parts::seconds(config.postgres.retention),
+        notice_users_max: config.notices.users_max,
+        notice_expires_s_max: parts::seconds(config.notices.retention),
         task_items_max: config.tasks.items_max,
         task_concurrency_max: config.tasks.concurrency_max,
         page: Page {

@@ -16,6 +16,7 @@ mod document;
 mod failure;
 mod healthcheck;
 mod migrate;
+mod notice;
 mod output;
 mod publish;
 mod serve;
@@ -59,6 +60,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         "tail" => read::<tail::Tail>(matches)?.run().await,
         "task" => read::<task::TaskCommand>(matches)?.run().await,
         "work" => read::<work::Work>(matches)?.run().await,
+        "notice" => read::<notice::Notice>(matches)?.run().await,
         "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
         "migrate" => migrate::run(&load(matches)?).await,
@@ -96,6 +98,13 @@ fn command() -> Command {
                 .arg_required_else_help(true),
         )
         .subcommand(work::Work::augment_args(Command::new("work").about(work::ABOUT)))
+        .subcommand(
+            notice::Notice::augment_subcommands(
+                Command::new("notice").about("Sends notices, and shows how far they have come"),
+            )
+            .subcommand_required(true)
+            .arg_required_else_help(true),
+        )
         .subcommand(check::Check::augment_args(Command::new("check").about(check::ABOUT)))
         .subcommand(token::Token::augment_args(with_settings(
             "token",

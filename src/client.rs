@@ -21,6 +21,7 @@ mod exchange;
 mod history;
 mod incoming;
 mod lease;
+mod notice;
 mod place;
 mod publish;
 mod stream;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::domain::ReplicaId;
+use crate::domain::{Pattern, ReplicaId};
 use crate::dsn::Dsn;
 
 mod auth;
@@ -43,6 +43,8 @@ pub struct Config {
     pub bus: Bus,
     pub feed: Feed,
     pub tasks: Tasks,
+    pub notices: Notices,
+    pub presence: Presence,
     pub telemetry: Telemetry,
     pub memory: Memory,
     pub postgres: Postgres,
@@ -178,6 +180,23 @@ pub struct Telemetry {
     pub batch_age: Duration,
     pub buffer_events_max: usize,
     pub buffer_bytes_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Notices {
+    pub users_max: usize,
+    pub replays_max: usize,
+    pub replay_age: Duration,
+    pub grace: Duration,
+    pub tick: Duration,
+    pub retention: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Presence {
+    pub lease: Duration,
+    /// Where joining and leaving is told.
+    pub topics: Vec<Pattern>,
 }
 
 #[derive(Clone, Debug)]

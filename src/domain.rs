@@ -22,10 +22,16 @@
 //! | *replica* | one running process |
 //! | *task* | a batch operation of a user over many items, worked on under a lease |
 //! | *item* | one of the things that a task is about |
-//! | *lease* | the right to work on a task until a moment by the clock of the database |
+//! | *lease* | the right to work on a task, or to speak for sessions, until a moment by the clock of the database |
 //! | *term* | the number of a lease; whoever holds an older one writes nothing |
 //! | *holder* | the replica or worker that has the lease of a task |
 //! | *attempt* | the first run of a task or one of its retries |
+//! | *notice* | something that people are told, and of which is known how far it has come |
+//! | *recipient* | a user whom a notice is for |
+//! | *receipt* | how far a notice has come with one recipient; it only grows |
+//! | *inbox* | the notices of one user that have not run out and were not recalled |
+//! | *recall* | taking a notice back: it goes from every inbox, its receipts stay |
+//! | *presence* | who has a session, on which replica |
 //! | *source* | what tells events of its instances; one replica at a time reads it |
 //! | *instance* | what a source tells of: facts, gauges and counters |
 //! | *event* (of a source) | what it told of an instance |
@@ -36,6 +42,7 @@
 
 pub mod cursor;
 pub mod message;
+pub mod notice;
 pub mod pattern_set;
 pub mod principal;
 pub mod replica;
@@ -45,6 +52,7 @@ pub mod topic;
 
 pub use cursor::{Cursor, CursorError, Epoch, Seq};
 pub use message::{Class, Draft, Message, Priority, Timestamp};
+pub use notice::{Notice, NoticeId, Receipt, ReceiptState, Tally, Target, Urgency};
 pub use pattern_set::PatternSet;
 pub use principal::{Principal, UserId};
 pub use replica::ReplicaId;

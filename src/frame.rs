@@ -8,16 +8,38 @@ use std::sync::Arc;
 
 use axum::extract::ws::Utf8Bytes;
 
+use crate::domain::notice::{COUNTS, NOTICE, RECALLED};
 use crate::domain::{Class, Epoch, Message, Priority, Seq, Timestamp, Topic};
 
 /// What a frame weighs beside its text: itself, its places in ring and queues.
 const OVERHEAD_BYTES: usize = 256;
+
+/// What a message is about that sessions treat in a way of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum About {
+    Anything,
+    Notice,
+    Recall,
+    Counts,
+}
+
+impl About {
+    fn of(message: &Message) -> About {
+        match message.kind.as_deref() {
+            Some(NOTICE) => About::Notice,
+            Some(RECALLED) => About::Recall,
+            Some(COUNTS) => About::Counts,
+            _ => About::Anything,
+        }
+    }
+}
 
 #[derive(Debug)]
 pub struct Frame {
     pub seq: Option<Seq>,
     pub topic: Topic,
     pub class: Class,
+    pub about: About,
     pub priority: Priority,
     pub key: Option<Arc<str>>,
     pub expires_at: Option<Timestamp>,
@@ -29,10 +51,25 @@ pub struct Frame {
 impl Frame {
     pub fn new(message: &Message, epoch: &Epoch) -> Frame {
         let (text, cursor) = encode(message, epoch);
+        Frame::with(message, text, cursor)
+    }
+
+    /// A message out of its turn, for who has missed it: it says so, and has no cursor.
+    pub fn replay(message: &Message) -> Frame {
+        let epoch = Epoch::parse("replay").expect("the word is made of lower-case letters");
+        let (mut text, cursor) = encode(message, &epoch);
+        text.replace_range(cursor, "");
+        text.pop();
+        text.push_str(",\"replay\":true}");
+        Frame::with(message, text, 0..0)
+    }
+
+    fn with(message: &Message, text: String, cursor: std::ops::Range<usize>) -> Frame {
         Frame {
             seq: message.seq,
             topic: message.topic.clone(),
             class: message.class,
+            about: About::of(message),
             priority: message.priority,
             key: message.key.clone(),
             expires_at: message.expires_at,
@@ -184,6 +221,20 @@ mod tests {
             r#"{"type":"message","topic":"order:7","seq":1042,"kind":"ship\"ped","class":"event","key":null,"priority":"normal","at":"2026-11-20T10:00:00.000Z","data":{"step" : "é"}}"#
         );
         assert_eq!(frame.cursor_text(), Some("k3f9-1042"));
+    }
+
+    #[test]
+    fn a_replay_says_so_and_has_no_cursor() {
+        let message = Message { kind: Some("notice".into()), ..message("1") };
+        let replay = Frame::replay(&message);
+        let epoch = Epoch::parse("k3f9").unwrap();
+        let bare = Frame::new(&message, &epoch).bare_text();
+        assert_eq!(
+            replay.text().as_str(),
+            bare.replace("\"data\":1}", "\"data\":1,\"replay\":true}")
+        );
+        assert_eq!((replay.about, replay.cursor_text()), (About::Notice, None));
+        assert_eq!(replay.text(), replay.bare_text());
     }
 
     #[test]

@@ -16,16 +16,27 @@ pub struct Hosts {
     nets: Vec<(IpAddr, u8)>,
 }
 
-/// A secret for the headers of requests to one host.
+/// A secret for the headers of requests to one host: over TLS, unless its port is written.
 #[derive(Clone)]
 pub struct Secret {
     pub name: String,
-    pub host: String,
+    /// As it was written, in lower case.
+    host: String,
     pub value: String,
 }
 
 impl Secret {
-    /// `name@host=value`
+    /// Whether it may go there.
+    pub fn is_for(&self, url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default().unwrap_or_default();
+        match self.host == host {
+            true => url.scheme() == "https" && port == 443,
+            false => self.host == format!("{host}:{port}"),
+        }
+    }
+
+    /// `name@host=value` or `name@host:port=value`
     pub fn parse(text: &str) -> Option<Secret> {
         let (place, value) = text.split_once('=')?;
         let (name, host) = place.split_once('@')?;

@@ -30,6 +30,10 @@ pub mod frame;
 pub mod hub;
 /// The replica's own reading of the log: applied in order, the last of it in memory.
 pub mod log;
+/// What people are told, and how far it has come with each of them.
+pub mod notices;
+/// Who has a session, where, and on which topics.
+pub mod presence;
 /// Takes messages in, commits them in batches, answers when they are durable.
 pub mod publish;
 /// What is found again: the outbox, retention.

@@ -3,6 +3,7 @@
 //! Names follow the parts: `tidings_<part>_<what>`. No label ever carries a user, a topic or a
 //! task, so the count of series is bounded by this file.
 
+mod latency;
 mod rates;
 
 use std::fmt::Write as _;
@@ -17,6 +18,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use self::latency::{Latency, latency};
 use self::rates::{Counts, Rates};
 pub use self::rates::{EVERY as RATES_EVERY, Rate};
 
@@ -30,12 +32,15 @@ pub struct Metrics {
     pub store: Arc<StoreMetrics>,
     pub recovery: Arc<RecoveryMetrics>,
     pub tasks: Arc<TaskMetrics>,
+    pub notices: Arc<NoticeMetrics>,
+    pub presence: Arc<PresenceMetrics>,
+    pub api: Arc<ApiMetrics>,
     pub telemetry: Arc<TelemetryMetrics>,
     pub server: Arc<ServerMetrics>,
     pub supervise: Arc<SuperviseMetrics>,
     /// From when a message was given its number, just before its commit, to the queues of this
     /// replica's sessions.
-    pub delivery_seconds: Histogram,
+    pub delivery_seconds: Latency,
     rates: Arc<Rates>,
     registry: Arc<Registry>,
 }
@@ -43,7 +48,7 @@ pub struct Metrics {
 impl Metrics {
     pub fn new() -> Metrics {
         let mut registry = Registry::with_prefix("tidings");
-        let delivery_seconds = latency();
+        let delivery_seconds = Latency::default();
         let metrics = Metrics {
             publish: Arc::new(PublishMetrics::new(&mut registry)),
             log: Arc::new(LogMetrics::new(&mut registry)),
@@ -52,6 +57,9 @@ impl Metrics {
             store: Arc::new(StoreMetrics::new(&mut registry)),
             recovery: Arc::new(RecoveryMetrics::new(&mut registry)),
             tasks: Arc::new(TaskMetrics::new(&mut registry)),
+            notices: Arc::new(NoticeMetrics::new(&mut registry)),
+            presence: Arc::new(PresenceMetrics::new(&mut registry)),
+            api: Arc::new(ApiMetrics::new(&mut registry)),
             telemetry: Arc::new(TelemetryMetrics::new(&mut registry)),
             server: Arc::new(ServerMetrics::new(&mut registry)),
             supervise: Arc::new(SuperviseMetrics::new(&mut registry)),
@@ -60,7 +68,7 @@ impl Metrics {
             registry: Arc::default(),
         };
         let help = "From when a message was given its number to the queues of the sessions, its flush included";
-        registry.register("delivery_seconds", help, delivery_seconds);
+        registry.register("delivery_seconds", help, delivery_seconds.histogram);
         Metrics { registry: Arc::new(registry), ..metrics }
     }
 
@@ -78,6 +86,9 @@ impl Metrics {
             published: self.publish.messages.get(),
             delivered: self.hub.deliveries.get(),
             batches: self.publish.batches.get(),
+            answered: self.api.answered(),
+            failed: self.api.failed(),
+            latency: self.delivery_seconds.buckets(),
         }
     }
 
@@ -121,6 +132,7 @@ label! {
     State { state }
     Query { query }
     Name { name }
+    Status { status }
 }
 
 /// How a connection ended, by close code.
@@ -261,6 +273,55 @@ part! {
 }
 
 part! {
+    /// Notices and inboxes on this replica.
+    NoticeMetrics {
+        sent: Counter, "notices_sent", "Notices that this replica took for sending";
+        handed: Family<Way, Counter>, "notices_handed",
+            "Notices written to sessions: `live` as they were sent, `replay` to who came back, or `again` as nobody acknowledged them";
+        marks: Family<State, Counter>, "notices_marks", "Steps of receipts that were written down, by state";
+        refused: Family<Reason, Counter>, "notices_refused", "What found no room, and comes by itself later";
+        readers: Gauge, "notices_readers", "Sessions that have an inbox";
+        waiting: Gauge, "notices_waiting", "Inboxes to be opened and receipts to be written down";
+    }
+}
+
+part! {
+    /// Who is there.
+    PresenceMetrics {
+        sessions: Gauge, "presence_sessions", "Sessions of users that this replica tells of";
+        writes: Counter, "presence_writes", "Statements that told of sessions which came, changed or went";
+        reaped: Counter, "presence_reaped", "Users found gone with a replica that renews no more";
+    }
+}
+
+part! {
+    /// Requests over HTTP, WebSockets with their beginning.
+    ApiMetrics {
+        answers: Family<Status, Counter>, "api_answers", "Requests that were answered, by the hundred of the status";
+    }
+}
+
+impl ApiMetrics {
+    const HUNDREDS: [&'static str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+    pub fn answer(&self, status: u16) {
+        let hundred = usize::from(status / 100).clamp(1, 5) - 1;
+        self.answers.get_or_create(&Self::HUNDREDS[hundred].into()).inc();
+    }
+
+    fn answered(&self) -> u64 {
+        Self::HUNDREDS
+            .iter()
+            .map(|hundred| self.answers.get_or_create(&(*hundred).into()).get())
+            .sum()
+    }
+
+    fn failed(&self) -> u64 {
+        self.answers.get_or_create(&"5xx".into()).get()
+    }
+}
+
+part! {
     /// Sources on this replica.
     TelemetryMetrics {
         sources: Gauge, "telemetry_sources", "Sources that this replica reads";
@@ -302,11 +363,6 @@ part! {
     }
 }
 
-/// 100 µs to 13 s: the barrier of a quiet disk is at 1 ms, the bound on a statement at 5 s.
-fn latency() -> Histogram {
-    Histogram::new(exponential_buckets(0.000_1, 2.0, 18))
-}
-
 /// 1 to 4096; what is larger is counted above that.
 fn sizes() -> Histogram {
     Histogram::new(exponential_buckets(1.0, 2.0, 13))
@@ -327,7 +383,7 @@ mod tests {
         metrics.log.announced.get_or_create(&"inline".into()).inc();
         metrics.hub.closed.get_or_create(&Code { code: 4408 }).inc();
         metrics.store.seconds.get_or_create(&"message_append".into()).observe(0.002);
-        metrics.delivery_seconds.observe(0.001);
+        metrics.delivery_seconds.observe(Duration::from_millis(20));
         let page = metrics.encode();
         for line in [
             "tidings_publish_messages_total 3\n",

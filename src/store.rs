@@ -4,7 +4,9 @@
 //! announces what it has made durable. Hearing is the bus's part, applying the log's.
 
 pub mod memory;
+pub mod notice;
 pub mod postgres;
+pub mod presence;
 pub mod source;
 pub mod task;
 

@@ -11,6 +11,7 @@
 //! Leases run out by the clock of the database; local time only shortens trust in one.
 
 mod executor;
+mod hands;
 mod item;
 mod run;
 mod runner;
@@ -22,7 +23,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-pub use self::executor::kubernetes::access::Access;
+pub use self::executor::acts_as_server;
+pub use self::executor::kubernetes::access::{Access, SERVICE_ACCOUNT};
 use self::executor::{Executors, Plan};
 pub use self::runner::Runner;
 use crate::domain::{Task, TaskId, TaskItem};
@@ -63,15 +65,6 @@ pub struct Tasks {
     shared: Arc<Shared>,
 }
 
-/// What an executor takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Demands {
-    /// Somebody who claims over HTTP.
-    pub worker: bool,
-    /// An admin who submits it.
-    pub admin: bool,
-}
-
 struct Shared {
     settings: TaskSettings,
     store: Arc<dyn TaskStore>,
@@ -101,18 +94,23 @@ impl Tasks {
         Ok((tasks.clone(), Runner::new(tasks)))
     }
 
-    /// Whether items can be run so, and what that takes; the reason says what to change.
-    pub fn demands(&self, executor: &str) -> Result<Demands, String> {
-        Ok(match self.shared.executors.plan(executor)? {
-            Plan::External => Demands { worker: true, admin: false },
-            Plan::Run(executor) => Demands { worker: false, admin: executor.acts_as_server() },
-        })
+    /// Whether workers run items so, and not replicas; or why nobody can: the reason says what to change.
+    pub fn is_external(&self, executor: &str) -> Result<bool, String> {
+        Ok(matches!(self.shared.executors.plan(executor)?, Plan::External))
     }
 
-    pub async fn submit(&self, task: &NewTask) -> Result<Submitted, StoreError> {
-        let mut submitted = self.shared.store.submit(task).await?;
-        self.tell(submitted.told.take()).await;
-        Ok(submitted)
+    /// The task as it is now, and whether its idempotency key was known.
+    pub async fn submit(&self, new: &NewTask) -> Result<(Task, bool), StoreError> {
+        let Submitted { id, duplicate, told } = self.shared.store.submit(new).await?;
+        let first = told.as_ref().and_then(|told| told.messages.as_ref()?.first()?.clone().into());
+        self.tell(told).await;
+        match (self.get(&id).await, first) {
+            (Ok(Some(task)), _) => Ok((task, duplicate)),
+            // What is stored is answered so, even if the store cannot be asked again.
+            (_, Some(first)) => Ok((new.submitted(&first), duplicate)),
+            (Ok(None), None) => Err(StoreError::Refused("the task is no longer kept".to_owned())),
+            (Err(error), None) => Err(error),
+        }
     }
 
     pub async fn get(&self, id: &TaskId) -> Result<Option<Task>, StoreError> {

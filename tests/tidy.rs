@@ -22,6 +22,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("feed", &["domain", "frame", "hub", "log", "metrics", "store"]),
     ("publish", &["bus", "domain", "log", "metrics", "notification", "store"]),
     ("recovery", &["domain", "log", "metrics", "notification", "store"]),
+    ("notices", &["domain", "frame", "log", "metrics", "notification", "store"]),
+    ("presence", &["domain", "metrics", "publish", "store"]),
     ("hosts", &[]),
     ("tasks", &["domain", "hosts", "log", "metrics", "notification", "store", "supervise"]),
     (
@@ -56,6 +58,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "log",
             "logging",
             "metrics",
+            "notices",
+            "presence",
             "publish",
             "server",
             "store",
@@ -78,6 +82,8 @@ const EDGES: &[(&str, &[&str])] = &[
             "hub",
             "log",
             "metrics",
+            "notices",
+            "presence",
             "publish",
             "recovery",
             "server",
@@ -117,6 +123,8 @@ const REASONS: &[(&str, &str, &str)] = &[
         "a message reaches sessions through the log only, so that order has one place",
     ),
     ("tasks", "hub", "sessions hear of tasks through the log, like of everything else"),
+    ("notices", "hub", "sessions hear of notices through the log, like of everything else"),
+    ("notices", "feed", "a session puts the two together; neither knows the other"),
     ("store", "log", "the store keeps, it does not apply"),
 ];
 

@@ -60,6 +60,10 @@ fn print(operation: &Operation<'_>) -> String {
             return format!(r#"{{"op":"publish","message":{message}}}"#);
         }
         Operation::Auth { token } => json!({"op": "auth", "token": token}),
+        Operation::Acknowledge { ids, state } => {
+            let ids: Vec<&str> = ids.iter().map(tidings::domain::NoticeId::as_str).collect();
+            json!({"op": state.as_str(), "ids": ids})
+        }
         Operation::Ping => json!({"op": "ping"}),
     };
     frame.to_string()

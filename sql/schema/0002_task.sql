@@ -33,7 +33,7 @@ create table tidings.task (
     executor text not null,
     meta text not null,
     seq bigint not null default 0,
-    precedence timestamptz not null,
+    precedence bigint not null,
     created_at timestamptz not null default clock_timestamp(),
     started_at timestamptz,
     updated_at timestamptz not null default clock_timestamp(),
@@ -41,9 +41,10 @@ create table tidings.task (
 ) with (fillfactor = 50, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0);
 -- What a report changes stands in no index, so that its row versions stay on their page.
 create index task_due on tidings.task ((not external or cancelling), due_at) where due_at is not null;
-create index task_precedence on tidings.task ((not external or cancelling), precedence) where due_at is not null;
+create index task_waiting on tidings.task ((not external or cancelling), precedence, number) where due_at is not null;
+create index task_held on tidings.task (replica, coalesce(owner, '')) where held;
 create index task_owner on tidings.task (owner, number);
-create index task_open on tidings.task (owner) where finished_at is null;
+create index task_open on tidings.task (coalesce(owner, ''), precedence) where finished_at is null;
 create index task_finished on tidings.task (finished_at) where finished_at is not null;
 comment on table tidings.task is 'Batch operations, one row each; its lock is the order of everything that happens to the task.';
 comment on column tidings.task.number is 'The order of submission.';
@@ -75,7 +76,7 @@ comment on column tidings.task.at_most_once is 'Items in hand when a lease runs 
 comment on column tidings.task.executor is 'JSON: how an item is run.';
 comment on column tidings.task.meta is 'JSON, byte for byte as it was submitted.';
 comment on column tidings.task.seq is 'The seq of the last message about it, which says what this row says.';
-comment on column tidings.task.precedence is 'Of what is due the earliest is claimed first: a second later for each task that its owner had open.';
+comment on column tidings.task.precedence is 'Of what is due the lowest is claimed first; task_precedence gives it.';
 comment on column tidings.task.created_at is 'When it was submitted.';
 comment on column tidings.task.started_at is 'When this attempt was first claimed.';
 comment on column tidings.task.updated_at is 'When the last message about it was appended.';
@@ -217,14 +218,17 @@ end $$;
 comment on function tidings.task_say(bigint[], text[], json, boolean) is 'Appends the messages about tasks, in the caller''s transaction.';
 
 -- A task and its items, set at a time. A known idempotency key is answered with the task it brought.
--- Whoever submits a thousand tasks does not make everybody else wait for all of them; and since a
--- precedence is a time, nobody waits for ever.
-create function tidings.task_precedence(given_owner text) returns timestamptz
+-- Owners take turns: a task comes one turn after the last that its owner has open, but no sooner
+-- than the one that is next now. So whoever submits a thousand does not make the others wait for
+-- all of them, and nobody who waits is passed for ever.
+create function tidings.task_precedence(given_owner text, is_external boolean) returns bigint
 language sql volatile as $$
-    select clock_timestamp() + make_interval(secs => count(*)) from (
-        select from tidings.task t where t.owner is not distinct from given_owner and t.finished_at is null limit 1000) open
+    select greatest(
+        coalesce((select t.precedence from tidings.task t where (not t.external or t.cancelling) = not is_external and t.due_at is not null and not t.held
+            order by t.precedence limit 1), 0),
+        coalesce((select max(t.precedence) from tidings.task t where coalesce(t.owner, '') = coalesce(given_owner, '') and t.finished_at is null), 0) + 1)
 $$;
-comment on function tidings.task_precedence(text) is 'The precedence of a task that its owner submits now.';
+comment on function tidings.task_precedence(text, boolean) is 'The precedence of a task that its owner submits now.';
 
 create function tidings.task_submit(
     given_id text, given_key text, given_action text, given_owner text, is_external boolean,
@@ -239,7 +243,7 @@ begin
     perform set_config('synchronous_commit', 'off', true);
     insert into tidings.task (id, idempotency_key, action, owner, external, concurrency, retries, item_timeout_ms, at_most_once, executor, meta, total, precedence)
     values (given_id, given_key, given_action, given_owner, is_external, given_concurrency, given_retries, given_timeout_ms, once,
-        given_executor, given_meta, cardinality(names), tidings.task_precedence(given_owner))
+        given_executor, given_meta, cardinality(names), tidings.task_precedence(given_owner, is_external))
     on conflict (idempotency_key) do nothing returning number into fresh;
     if fresh is null then
         return query select t.id, true, null::tidings.told from tidings.task t where t.idempotency_key = given_key;
@@ -258,7 +262,7 @@ language sql immutable as $$
 $$;
 comment on function tidings.task_outcome(integer, integer, integer, integer) is 'The final status that follows from the counts.';
 
--- The lease ran out: what was in hand may have been done, so that a task at most once fails it.
+-- Its holder is gone or lets go: what was in hand may have been done, so that a task at most once fails it.
 create function tidings.task_interrupt(own tidings.task) returns integer
 language plpgsql as $$
 declare
@@ -271,7 +275,7 @@ begin
     end if;
     return lost;
 end $$;
-comment on function tidings.task_interrupt(tidings.task) is 'Fails what was in hand of a task at most once whose lease ran out.';
+comment on function tidings.task_interrupt(tidings.task) is 'Fails what was in hand of a task at most once whose holder is gone or lets go.';
 
 -- Ends an attempt whose items are finished or will not be run. The caller has moved the other counters.
 create function tidings.task_end(given bigint, rest text, rest_error text, given_status text, given_error text) returns void
@@ -305,16 +309,32 @@ declare
     own tidings.task;
     said bigint[] := '{}';
     lost integer;
+    -- Owners who have as many tasks in the hands of this replica as leave some to others.
+    capped text[] := '{}';
 begin
     perform set_config('synchronous_commit', 'off', true);
     ids := '{}';
     terms := '{}';
+    if actions is null then
+        select coalesce(array_agg(h.owner), '{}') into capped from (
+            select coalesce(t.owner, '') as owner from tidings.task t
+            where t.held and t.replica = given_replica and not t.external and t.due_at > clock_timestamp()
+            group by 1 having count(*) >= 4 * tasks_max
+        ) h;
+    end if;
     for own in
         select t.* from tidings.task t
         where (not t.external or t.cancelling) = (actions is null) and t.due_at <= clock_timestamp()
           and (actions is null or t.action = any (actions)) and (given_owner is null or t.owner = given_owner)
-        order by t.precedence limit tasks_max for update skip locked
+          and coalesce(t.owner, '') <> all (capped)
+        order by t.precedence, t.number limit tasks_max for update skip locked
     loop
+        if actions is null and 4 * (tasks_max - cardinality(ids)) <= (
+            select count(*) from tidings.task t
+            where t.held and t.replica = given_replica and not t.external and t.due_at > clock_timestamp()
+              and coalesce(t.owner, '') = coalesce(own.owner, '')) then
+            continue;
+        end if;
         lost := tidings.task_interrupt(own);
         said := said || own.number;
         update tidings.task t set failed = t.failed + lost, in_flight = '{}', takeovers = t.takeovers + own.held::integer
@@ -336,7 +356,9 @@ begin
     end loop;
     told := tidings.task_say(said, null, null, false);
     select case when min(t.due_at) is not null then greatest(extract(epoch from min(t.due_at) - clock_timestamp()) * 1000, 0)::bigint end into next_due_ms
-    from tidings.task t where (not t.external or t.cancelling) = (actions is null) and t.due_at is not null;
+    from tidings.task t where (not t.external or t.cancelling) = (actions is null) and t.due_at is not null
+      and (actions is null or t.action = any (actions)) and (given_owner is null or t.owner = given_owner)
+      and coalesce(t.owner, '') <> all (capped);
     return next;
 end $$;
 comment on function tidings.task_claim(text, bigint, integer, integer, text[], text) is 'Gives leases on tasks that are due.';
@@ -376,6 +398,11 @@ begin
             return next;
             return;
         end if;
+        if ending is null and own.updated_at > clock_timestamp() - interval '125 ms' then
+            outcome := 'early';
+            return next;
+            return;
+        end if;
     end if;
     before := own;
     -- Nobody is to take up what is being cancelled.
@@ -397,7 +424,11 @@ begin
     into done from sized f, lateral (select f.name, f.error) o;
     own.succeeded := own.succeeded + done.succeeded;
     own.failed := own.failed + done.failed;
-    own.in_flight := case when ending is null then coalesce(flying, own.in_flight) else '{}' end;
+    own.in_flight := coalesce(flying, own.in_flight);
+    if ending is not null then
+        own.failed := own.failed + case when ending = 'release' then tidings.task_interrupt(own) else 0 end;
+        own.in_flight := '{}';
+    end if;
     if done.succeeded + done.failed > 0 then
         own.takeovers := 0;
     end if;
@@ -510,7 +541,7 @@ begin
     update tidings.task_item i set status = 'pending', error = null, attempt = null, finished_at = null
     where i.task = own.number and i.status in ('failed', 'cancelled');
     update tidings.task t set status = 'pending', attempt = t.attempt + 1, failed = 0, cancelled = 0, takeovers = 0, error = null, message = null,
-        started_at = null, finished_at = null, due_at = clock_timestamp(), precedence = tidings.task_precedence(own.owner)
+        started_at = null, finished_at = null, due_at = clock_timestamp(), precedence = tidings.task_precedence(own.owner, own.external)
     where t.number = own.number;
     outcome := 'done';
     told := tidings.task_say(array[own.number], null, null, false);

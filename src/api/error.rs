@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::auth::AuthError;
 use crate::domain::Cursor;
 use crate::feed::FeedError;
+use crate::notices::NoticeError;
 use crate::publish::PublishError;
 use crate::store::StoreError;
 
@@ -73,6 +74,10 @@ impl Problem {
 
     pub fn no_task() -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such task")
+    }
+
+    pub fn no_notice() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such notice")
     }
 
     pub fn no_source() -> Problem {
@@ -204,6 +209,16 @@ impl From<FeedError> for Problem {
         match error {
             FeedError::NotReady => Problem::unavailable(error.to_string(), 1),
             FeedError::Busy => Problem::too_many(error.to_string()),
+        }
+    }
+}
+
+impl From<NoticeError> for Problem {
+    fn from(error: NoticeError) -> Problem {
+        match error {
+            NoticeError::Full => Problem::too_many(error.to_string()),
+            NoticeError::Leaving => Problem::unavailable(error.to_string(), 1),
+            NoticeError::Store(error) => error.into(),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod answer;
 mod fields;
 mod frame;
+mod notice;
 mod publish;
 mod task;
 mod telemetry;
@@ -16,6 +17,10 @@ pub use self::answer::{
 };
 pub use self::fields::{Fields, Reference};
 pub use self::frame::{ClientFrame, Operation, Subscription};
+pub use self::notice::{
+    NoticeLimits, acknowledge_body, counts_answer, entry_answer, notice_answer, notice_body,
+    present_answer, receipt_answer, tally_answer,
+};
 pub use self::publish::{PublishLimits, publish_body, publish_message};
 pub use self::task::{
     TaskLimits, WORD, claim_body, is_word, item_answer, report_body, task_answer, task_body,

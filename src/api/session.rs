@@ -9,14 +9,17 @@ use tokio::sync::watch;
 use super::Api;
 use super::access::task_of;
 use super::error::{Close, Problem};
+use super::inbox::{no_inbox, reader_of};
 use super::limits::Place;
 use super::protocol::{
     ClientFrame, Operation, PublishLimits, PublishedAnswer, Reference, Subscription, error_frame,
     ok_frame, pong_frame, publish_message, status_frame, welcome_frame,
 };
-use crate::domain::{Cursor, Pattern, PatternSet, Principal, TaskId};
-use crate::feed::{Feed, FeedError, Start};
+use super::receiving::Receiving;
+use crate::domain::{Cursor, NoticeId, Pattern, PatternSet, Principal, ReceiptState, TaskId};
+use crate::feed::{FeedError, Start};
 use crate::frame::Frame;
+use crate::presence;
 
 /// How long before its token expires a session is told.
 const EXPIRY_WARNING_S: i64 = 30;
@@ -25,8 +28,9 @@ pub struct Session {
     api: Api,
     id: String,
     principal: Principal,
-    pub feed: Feed,
+    pub receiving: Receiving,
     pub health: Health,
+    present: Option<presence::Place>,
     warned: bool,
     _place: Place,
 }
@@ -89,9 +93,18 @@ impl Session {
         let feed = api.feed(patterns, start).await?;
         let id = uuid::Uuid::now_v7().simple().to_string();
         let health = Health { degraded: api.inner.log.degraded(), told: false };
-        let (api, warned, _place) = (api.clone(), false, place);
-        let mut session = Session { api, id, principal, feed, health, warned, _place };
+        let (api, warned, present, _place) = (api.clone(), false, None, place);
+        // After the feed: what is sent from here on comes by the log.
+        let inbox = reader_of(&principal).map(|reader| api.inner.notices.enter(reader));
+        let receiving = Receiving::new(feed, inbox, api.inner.log.clone());
+        let mut session =
+            Session { api, id, principal, receiving, health, present, warned, _place };
         session.subscribe(own).await?;
+        if let Some(user) = session.principal.user.clone() {
+            let inner = &session.api.inner;
+            let (patterns, now) = (session.receiving.feed.patterns().to_vec(), inner.log.now());
+            session.present = Some(inner.presence.enter(&session.id, user, patterns, now));
+        }
         Ok(session)
     }
 
@@ -101,8 +114,8 @@ impl Session {
             &self.id,
             self.principal.user.as_ref().map(crate::domain::UserId::as_str),
             &settings.replica,
-            &self.feed.patterns().to_vec(),
-            &self.feed.cursor(),
+            &self.receiving.feed.patterns().to_vec(),
+            &self.receiving.feed.cursor(),
             settings.heartbeat.as_secs(),
             reference,
         )
@@ -130,10 +143,20 @@ impl Session {
             Operation::Hello { .. } => {
                 return Err(Problem::malformed("hello is the first frame, and comes once"));
             }
-            Operation::Subscribe { topics } => self.subscribe(topics).await?,
-            Operation::Unsubscribe { patterns } => self.unsubscribe(&patterns),
+            Operation::Subscribe { topics } => {
+                self.subscribe(topics).await?;
+                self.tell_presence();
+            }
+            Operation::Unsubscribe { patterns } => {
+                self.unsubscribe(&patterns);
+                self.tell_presence();
+            }
+            Operation::Acknowledge { ids, state } => {
+                return self.acknowledge(ids, state, reference);
+            }
             Operation::Auth { token } => {
                 self.renew(&token).await?;
+                self.tell_presence();
                 return Ok(Reply::Renewed(ok_frame(reference.as_ref(), None)));
             }
             Operation::Publish { message } => return self.publish(message, reference),
@@ -144,13 +167,13 @@ impl Session {
     async fn subscribe(&mut self, topics: Vec<Subscription>) -> Result<(), Problem> {
         let patterns: Vec<Pattern> = topics.iter().map(|topic| topic.pattern.clone()).collect();
         self.api.may_subscribe(&self.principal, &patterns).await?;
-        let own = self.feed.patterns();
+        let own = self.receiving.feed.patterns();
         let new: PatternSet =
             patterns.into_iter().filter(|pattern| !own.contains(pattern)).collect();
         self.api.check_count(own.len() + new.len())?;
         // All of them or none: a client could not tell which ones it has.
         let replays = topics.iter().filter(|topic| topic.cursor.is_some()).count();
-        if !self.feed.has_room(replays) {
+        if !self.receiving.feed.has_room(replays) {
             return Err(FeedError::Busy.into());
         }
         for Subscription { pattern, cursor } in topics {
@@ -158,7 +181,7 @@ impl Session {
                 (None, Some(task)) => self.follow(pattern, &task).await?,
                 (cursor, _) => {
                     let start = cursor.map_or(Start::Now, Start::After);
-                    self.feed.subscribe(pattern, start).await?;
+                    self.receiving.feed.subscribe(pattern, start).await?;
                 }
             }
         }
@@ -168,10 +191,10 @@ impl Session {
     /// The task as it stands first, then what follows.
     async fn follow(&mut self, pattern: Pattern, task: &TaskId) -> Result<(), Problem> {
         match self.api.inner.tasks.snapshot(task).await? {
-            None => self.feed.subscribe(pattern, Start::Now).await?,
+            None => self.receiving.feed.subscribe(pattern, Start::Now).await?,
             Some(snapshot) => {
                 let frame = Arc::new(Frame::new(&snapshot.message, &snapshot.epoch));
-                self.feed.follow(pattern, frame, snapshot.as_of)?;
+                self.receiving.feed.follow(pattern, frame, snapshot.as_of)?;
             }
         }
         Ok(())
@@ -182,7 +205,7 @@ impl Session {
         let own = self.principal.own_topics();
         for pattern in patterns {
             if !own.iter().any(|topic| *pattern == Pattern::Exact(topic.clone())) {
-                self.feed.unsubscribe(pattern);
+                self.receiving.feed.unsubscribe(pattern);
             }
         }
     }
@@ -195,7 +218,7 @@ impl Session {
             return Err(Problem::forbidden("the token is another user's: open a new session"));
         }
         let (mut kept, mut lost) = (Vec::new(), Vec::new());
-        for pattern in self.feed.patterns().to_vec() {
+        for pattern in self.receiving.feed.patterns().to_vec() {
             let may = self.api.may_follow(&principal, &pattern).await?;
             if may { kept.push(pattern) } else { lost.push(pattern) }
         }
@@ -205,11 +228,12 @@ impl Session {
         // Nothing has been changed before here, so that an error means what it says.
         self.principal = principal;
         self.warned = false;
+        self.receiving.renew(reader_of(&self.principal));
         for pattern in lost {
-            self.feed.unsubscribe(&pattern);
+            self.receiving.feed.unsubscribe(&pattern);
         }
         for pattern in own {
-            self.feed.subscribe(pattern, Start::Now).await?;
+            self.receiving.feed.subscribe(pattern, Start::Now).await?;
         }
         Ok(())
     }
@@ -232,6 +256,30 @@ impl Session {
             }
         };
         Ok(Reply::Later(Box::pin(answer)))
+    }
+
+    /// Answered when it is durable; the session goes on meanwhile.
+    fn acknowledge(
+        &self,
+        ids: Vec<NoticeId>,
+        state: ReceiptState,
+        reference: Option<Reference>,
+    ) -> Result<Reply, Problem> {
+        let reader = reader_of(&self.principal).ok_or_else(no_inbox)?;
+        let notices = self.api.inner.notices.clone();
+        let answer = async move {
+            match notices.acknowledge(&reader, Some(ids), state).await {
+                Ok(_) => ok_frame(reference.as_ref(), None),
+                Err(error) => error_frame(reference.as_ref(), &Problem::from(error)),
+            }
+        };
+        Ok(Reply::Later(Box::pin(answer)))
+    }
+
+    fn tell_presence(&self) {
+        if let Some(present) = &self.present {
+            present.moved_to(self.receiving.feed.patterns().to_vec());
+        }
     }
 
     /// What the time means for the token. A warning is given once.

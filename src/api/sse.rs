@@ -123,15 +123,20 @@ impl Stream {
         loop {
             let leaving = self.ends_at;
             tokio::select! {
-                () = self.session.feed.next(&mut self.items) => {
-                    return Some(gather(&mut self.items));
+                () = self.session.receiving.next(&mut self.items) => {
+                    self.session.receiving.sift(&mut self.items).await;
+                    // As far as can be known here: the piece goes to the socket next.
+                    self.session.receiving.written();
+                    if !self.items.is_empty() {
+                        return Some(gather(&mut self.items));
+                    }
                 }
                 status = self.session.health.changed() => {
                     return Some(event("status", &status).into());
                 }
                 () = sleep_until(self.next_cursor) => {
                     self.next_cursor = Instant::now() + self.heartbeat;
-                    let cursor = self.session.feed.cursor();
+                    let cursor = self.session.receiving.feed.cursor();
                     let text = cursor_frame(&cursor);
                     return Some(format!("id: {cursor}\n{}", event("cursor", &text)).into());
                 }

@@ -1,8 +1,10 @@
 //! One page for people.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -11,11 +13,30 @@ use super::query::Query;
 use crate::domain::Timestamp;
 use crate::frame::push_time;
 use crate::logging;
+use crate::notices;
+use crate::store::presence::PresentReplica;
 
 fn time(at: Timestamp) -> String {
     let mut text = String::new();
     push_time(&mut text, at);
     text
+}
+
+/// The states of receipts that are counted as they are reached.
+const MARKED: [&str; 4] = ["sent", "received", "read", "confirmed"];
+
+fn by_label<const N: usize>(
+    count: impl Fn(&'static str) -> u64,
+    labels: [&'static str; N],
+) -> Value {
+    labels.iter().map(|label| ((*label).to_owned(), Value::from(count(label)))).collect()
+}
+
+/// Counts every answer, whoever gives it.
+pub async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let answer = next.run(request).await;
+    api.inner.metrics.api.answer(answer.status().as_u16());
+    answer
 }
 
 /// A tenth is as exact as anybody reads it.
@@ -37,12 +58,28 @@ pub async fn page(
     let metrics = &inner.metrics;
     let position = inner.log.position();
     let listener = *inner.log.state().borrow();
+    // The page is for when something is wrong: without Postgres it says what this replica knows.
+    let replicas = inner.presence.replicas().await.ok().map(|replicas| {
+        let one = |replica: &PresentReplica| {
+            json!({
+                "name": &*replica.name,
+                "version": &*replica.version,
+                "since": time(replica.since),
+                "user_sessions": replica.sessions,
+            })
+        };
+        replicas.iter().map(one).collect::<Vec<Value>>()
+    });
     let rates = metrics.rate().map(|rate| {
         json!({
             "window_s": rate.window.as_secs(),
             "published_per_s": rounded(rate.published_per_s),
             "delivered_per_s": rounded(rate.delivered_per_s),
             "messages_per_batch": rounded(rate.messages_per_batch),
+            "answered_per_s": rounded(rate.answered_per_s),
+            "failed_per_s": rounded(rate.failed_per_s),
+            "delivery_p50_ms": rate.delivery_p50_ms.map(rounded),
+            "delivery_p99_ms": rate.delivery_p99_ms.map(rounded),
         })
     });
     let last_error =
@@ -50,6 +87,7 @@ pub async fn page(
     Ok(Json(json!({
         "replica": inner.settings.replica,
         "version": env!("CARGO_PKG_VERSION"),
+        "replicas": replicas,
         "uptime_s": inner.started.elapsed().as_secs(),
         "draining": inner.shutdown.draining.is_cancelled(),
         "listener": listener.as_str(),
@@ -94,6 +132,17 @@ pub async fn page(
             "claimed": metrics.tasks.claimed.get(),
             "lost": metrics.tasks.lost.get(),
             "reports": metrics.tasks.reports.get(),
+        },
+        "notices": {
+            "sent": metrics.notices.sent.get(),
+            "handed": by_label(|way| metrics.notices.handed.get_or_create(&way.into()).get(), notices::WAYS),
+            "marks": by_label(|state| metrics.notices.marks.get_or_create(&state.into()).get(), MARKED),
+            "readers": metrics.notices.readers.get(),
+            "waiting": metrics.notices.waiting.get(),
+        },
+        "presence": {
+            "sessions": metrics.presence.sessions.get(),
+            "reaped": metrics.presence.reaped.get(),
         },
         "telemetry": inner.telemetry.stats(),
         "recovery": {

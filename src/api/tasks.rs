@@ -18,14 +18,17 @@ use super::protocol::{
 use super::query::Query;
 use crate::domain::{ItemStatus, Principal, Task, TaskId, TaskStatus, UserId};
 use crate::server::ConnectionGuard;
-use crate::store::task::{Claim, Granted, ItemFilter, Report, Reported, TaskFilter, Which, Wish};
+use crate::store::task::{
+    Claim, Ending, Granted, ItemFilter, Report, Reported, TaskFilter, WORD_PAUSE, Which, Wish,
+};
+use crate::tasks::acts_as_server;
 
 /// How many tasks or items one page holds at most, and unless it is said.
 const PAGE_MAX: u64 = 1_000;
 const PAGE: u64 = 100;
 
-/// How soon after the last message about a task a worker's report is booked.
-const REPORT_EVERY: Duration = Duration::from_millis(125);
+/// How long a report waits for its turn, if many are sent at once.
+const TURN_WAIT: Duration = Duration::from_secs(5);
 
 pub async fn submit(
     State(api): State<Api>,
@@ -44,9 +47,8 @@ pub async fn submit(
     let tasks = &api.inner.tasks;
     let mut for_admins = false;
     let new = task_body(&text, limits, &principal, |executor| {
-        let demands = tasks.demands(executor)?;
-        for_admins = demands.admin;
-        Ok(demands.worker)
+        for_admins = acts_as_server(executor);
+        if for_admins && !principal.admin { Ok(false) } else { tasks.is_external(executor) }
     })?;
     if !principal.admin && new.owner != principal.user {
         return Err(Problem::forbidden("the token does not allow tasks of other owners"));
@@ -56,10 +58,10 @@ pub async fn submit(
             "this executor acts in the server's name: only an admin or an API key submits it";
         return Err(Problem::forbidden(detail));
     }
-    let submitted = tasks.submit(&new).await?;
-    let mut answer = task_answer(&api.task(&submitted.id).await?);
-    answer.insert("duplicate".to_owned(), submitted.duplicate.into());
-    let place = [(header::LOCATION, format!("/v1/tasks/{}", submitted.id))];
+    let (task, duplicate) = tasks.submit(&new).await?;
+    let mut answer = task_answer(&task);
+    answer.insert("duplicate".to_owned(), duplicate.into());
+    let place = [(header::LOCATION, format!("/v1/tasks/{}", task.id))];
     Ok((StatusCode::ACCEPTED, place, Json(Value::Object(answer))).into_response())
 }
 
@@ -192,10 +194,19 @@ pub async fn claim(
     let closing = guard.map(|Extension(guard)| guard.closing().clone()).unwrap_or_default();
     let claimed = tasks.claim(&claim, Instant::now() + wanted.wait, &closing).await?;
     let Some((id, term)) = claimed else { return Ok(StatusCode::NO_CONTENT.into_response()) };
-    let task = api.task(&id).await?;
     let unfinished = ItemFilter { which: Which::Unfinished, after: None };
     let page = usize::try_from(PAGE_MAX).unwrap_or(usize::MAX);
-    let items = tasks.items(&id, &unfinished, page).await?;
+    let (task, items) = match (api.task(&id).await, tasks.items(&id, &unfinished, page).await) {
+        (Ok(task), Ok(items)) => (task, items),
+        (task, items) => {
+            // Nobody will hear of this lease: for others it need not run out first.
+            let ending = Ending::Release;
+            let report = Report { id, term, results: Vec::new(), in_flight: None, ending };
+            drop(tasks.report(&report).await);
+            let told = task.err().or(items.err().map(Problem::from));
+            return Err(told.unwrap_or_else(Problem::no_task));
+        }
+    };
     let mut answer = task_answer(&task);
     answer.insert("term".to_owned(), term.into());
     answer.insert("lease_s".to_owned(), wanted.lease.as_secs().into());
@@ -306,13 +317,27 @@ impl Api {
         query.finish()?;
         let text = self.json(headers, request).await?;
         let task = self.own_task(&principal, id).await?;
-        let report = report_body(&text, &task.id, finishes)?;
-        if !finishes {
-            // A worker that reports without a pause has its pace from here: ten messages a second.
-            let since_ms = u64::try_from(self.inner.log.now().0 - task.updated_at.0).unwrap_or(0);
-            sleep(REPORT_EVERY.saturating_sub(Duration::from_millis(since_ms))).await;
+        if self.inner.tasks.is_external(&task.executor) != Ok(true) {
+            return Err(Problem::conflict(
+                "the task is run by the server: nobody else reports on it",
+            ));
         }
-        match self.inner.tasks.report(&report).await? {
+        let report = report_body(&text, &task.id, finishes)?;
+        // A worker that reports without a pause has its pace from here.
+        let since_ms = u64::try_from(self.inner.log.now().0 - task.updated_at.0).unwrap_or(0);
+        let mut pause = WORD_PAUSE.saturating_sub(Duration::from_millis(since_ms));
+        let deadline = Instant::now() + TURN_WAIT;
+        let reported = loop {
+            if !finishes {
+                sleep(pause).await;
+            }
+            match self.inner.tasks.report(&report).await? {
+                Reported::Early if Instant::now() < deadline => pause = WORD_PAUSE,
+                reported => break reported,
+            }
+        };
+        match reported {
+            Reported::Early => Err(Problem::too_many("too many reports of one task at once")),
             Reported::Done { stop, .. } => {
                 let mut answer: Map<String, Value> = task_answer(&self.task(&task.id).await?);
                 answer.insert("stop".to_owned(), stop.into());

@@ -232,8 +232,10 @@ impl Socket {
                         }
                     }
                 }
-                () = session.feed.next(&mut items) => {
+                () = session.receiving.next(&mut items) => {
+                    session.receiving.sift(&mut items).await;
                     if let Err(end) = self.write(&mut items).await { return end }
+                    session.receiving.written();
                 }
                 status = session.health.changed() => {
                     if let Err(end) = self.send(status).await { return end }
@@ -251,7 +253,7 @@ impl Socket {
                         return Some(Close::TooSlow);
                     }
                     next_heartbeat.as_mut().reset(Instant::now() + heartbeat);
-                    let cursor = cursor_frame(&session.feed.cursor());
+                    let cursor = cursor_frame(&session.receiving.feed.cursor());
                     let beat = [Message::Text(cursor.into()), Message::Ping(bytes::Bytes::new())];
                     if let Err(end) = self.send_all(beat).await { return end }
                 }

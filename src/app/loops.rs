@@ -13,11 +13,13 @@ use crate::auth::Authenticator;
 use crate::bus::Bus;
 use crate::log::LogLoop;
 use crate::metrics::{Metrics, RATES_EVERY};
+use crate::notices::Keeper;
+use crate::presence::PresenceLoop;
 use crate::publish::{Lane, SignalLoop};
 use crate::recovery::Recovery;
 use crate::supervise::{Policy, Shutdown, Supervisor};
 use crate::tasks::Runner;
-use crate::telemetry::{Flusher, Keeper, Live};
+use crate::telemetry::{self, Flusher, Live};
 
 /// How many events of the bus may wait for the log; with more the listener waits, and Postgres keeps them.
 const BUS_EVENTS_MAX: usize = 1_024;
@@ -31,7 +33,9 @@ pub struct Loops {
     pub schema_known: watch::Sender<SchemaCheck>,
     pub log: LogLoops,
     pub tasks: Runner,
-    pub telemetry: (Keeper, Flusher, Live),
+    pub keeper: Keeper,
+    pub presence: PresenceLoop,
+    pub telemetry: (telemetry::Keeper, Flusher, Live),
     pub auth: Authenticator,
     pub metrics: Metrics,
 }
@@ -70,6 +74,16 @@ impl Loops {
         when_ready(supervisor, "telemetry_live", &ready, move |shutdown| {
             let live = live.clone();
             async move { live.lock().await.run(&shutdown.stopping).await }
+        });
+        let keeper = Arc::new(Mutex::new(self.keeper));
+        when_ready(supervisor, "notices", &ready, move |shutdown| {
+            let keeper = keeper.clone();
+            async move { keeper.lock().await.run(&shutdown.stopping).await }
+        });
+        let presence = Arc::new(Mutex::new(self.presence));
+        when_ready(supervisor, "presence", &ready, move |shutdown| {
+            let presence = presence.clone();
+            async move { presence.lock().await.run(&shutdown.stopping).await }
         });
         start_keys(supervisor, self.auth);
         start_rates(supervisor, self.metrics);

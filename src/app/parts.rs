@@ -16,20 +16,28 @@ use crate::clock::Clock;
 use crate::config::{Config, Keys};
 use crate::dsn::{Dsn, DsnError};
 use crate::metrics::Metrics;
+use crate::notices::NoticeSettings;
+use crate::presence::PresenceSettings;
 use crate::store::memory::{MemorySettings, MemoryStore};
+use crate::store::notice::{InboxStore, NoticeStore, Replays};
 use crate::store::postgres::connect::Connector;
 use crate::store::postgres::database::PoolSettings;
 use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
-use crate::store::source::{ReaderStore, SourceStore};
+use crate::store::presence::{Own, PresenceStore};
 use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
 use crate::hosts::{Hosts, Secret};
-use crate::tasks::{Access, TaskSettings};
+use crate::store::source::{ReaderStore, SourceStore};
+use crate::tasks::{Access, SERVICE_ACCOUNT, TaskSettings};
 use crate::telemetry::TelemetrySettings;
 
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+
+/// After so many rounds, with doubled pauses a quarter of an hour, a client that acknowledges nothing
+/// is left alone: it finds what it missed in its inbox.
+const NOTICE_TRIES_MAX: u32 = 5;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,6 +50,11 @@ pub struct Backend {
     pub bus: Arc<dyn Bus>,
     pub upkeep: Arc<dyn Upkeep>,
     pub tasks: Arc<dyn TaskStore>,
+    pub notices: Arc<dyn NoticeStore>,
+    pub inboxes: Arc<dyn InboxStore>,
+    pub presence: Arc<dyn PresenceStore>,
+    /// This process among all, which may bear one name.
+    pub own: Own,
     pub sources: Arc<dyn SourceStore>,
     pub readers: Arc<dyn ReaderStore>,
     pub schema: Schema,
@@ -76,6 +89,10 @@ impl Backend {
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
             tasks: Arc::new(store.clone()),
+            notices: Arc::new(store.clone()),
+            inboxes: Arc::new(store.clone()),
+            presence: Arc::new(store.clone()),
+            own: own(config),
             sources: Arc::new(store.clone()),
             readers: Arc::new(store),
             schema: Schema::NotNeeded,
@@ -107,12 +124,11 @@ impl Backend {
             Some(listen) => self::connector(config, listen)?,
             None => connector.clone(),
         };
-        // Two processes may bear one name; what they send must still be told apart.
-        let origin = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
+        let own = own(config);
         let bus = PostgresBus::new(
             listener.clone(),
             store.database().clone(),
-            &origin,
+            &own.id,
             config.bus.pulse,
             metrics.bus.clone(),
         );
@@ -121,11 +137,21 @@ impl Backend {
             bus: Arc::new(bus),
             upkeep: Arc::new(store.clone()),
             tasks: Arc::new(store.clone()),
+            notices: Arc::new(store.clone()),
+            inboxes: Arc::new(store.clone()),
+            presence: Arc::new(store.clone()),
+            own,
             sources: Arc::new(store.clone()),
             readers: Arc::new(store.clone()),
             schema: Schema::Postgres { connector: listener, store },
         })
     }
+}
+
+/// Two processes may bear one name; what they send and hold must still be told apart.
+fn own(config: &Config) -> Own {
+    let id = format!("{}/{}", config.replica, uuid::Uuid::now_v7().simple());
+    Own { id: id.into(), name: config.replica.as_str().into() }
 }
 
 /// Connections under the replica's name.
@@ -256,12 +282,32 @@ pub fn telemetry_settings(config: &Config) -> Result<TelemetrySettings, AppError
 fn kubernetes(tasks: &crate::config::Tasks) -> Result<Option<Access>, String> {
     match tasks.kubernetes.as_deref() {
         None => Ok(None),
-        Some("in-cluster") => Access::in_cluster(|name| std::env::var(name).ok()).map(Some),
+        Some("in-cluster") => {
+            let account = Path::new(SERVICE_ACCOUNT);
+            Access::in_cluster(account, |name| std::env::var(name).ok()).map(Some)
+        }
         Some(path) => {
             let context = tasks.kubernetes_context.as_deref();
             Access::kubeconfig(Path::new(path), context).map(Some)
         }
     }
+}
+
+pub fn notice_settings(config: &Config, own: &Own) -> NoticeSettings {
+    let notices = &config.notices;
+    NoticeSettings {
+        replica: own.id.clone(),
+        replays: Replays { max: notices.replays_max, age: notices.replay_age },
+        grace: notices.grace,
+        tries_max: NOTICE_TRIES_MAX,
+        tick: notices.tick,
+        retention: notices.retention,
+    }
+}
+
+pub fn presence_settings(config: &Config, own: &Own) -> PresenceSettings {
+    let presence = &config.presence;
+    PresenceSettings { own: own.clone(), lease: presence.lease, watched: presence.topics.clone() }
 }
 
 pub fn seconds(duration: Duration) -> u32 {

@@ -1,6 +1,6 @@
 //! `tidings task`: operations on many items, submitted, watched and changed from a shell.
 
-mod submit;
+mod run;
 mod watch;
 
 use std::process::ExitCode;
@@ -19,12 +19,12 @@ pub const ABOUT: &str = "Submits operations on many items, shows and changes the
 #[derive(Subcommand, Debug)]
 pub enum TaskCommand {
     /// Submits a task and prints its id
-    Submit(Box<submit::Submit>),
+    Run(Box<run::Run>),
     /// Lists tasks, the newest first: id, status, how many items are done, action, owner, since when
     List(List),
     /// Shows a task as it stands
-    Get(One),
-    /// Follows a task to its end, whatever happens to replicas; ends with 0 if all of it succeeded, else with 1
+    Show(One),
+    /// Follows a task to its end, whatever happens to replicas; ends with 0 if it is completed, 3 if partial, 4 failed, 5 cancelled, 6 interrupted
     Watch(watch::Watch),
     /// Lists the items of a task in the order of submission: name, status, error
     Items(ItemsOf),
@@ -112,11 +112,11 @@ impl Patience {
 impl TaskCommand {
     pub async fn run(&self) -> Result<ExitCode, Failure> {
         match self {
-            TaskCommand::Submit(submit) => return submit.run().await,
+            TaskCommand::Run(run) => return run.run().await,
             TaskCommand::Watch(watch) => return watch.run().await,
             TaskCommand::List(list) => list.run().await?,
             TaskCommand::Items(items) => items.run().await?,
-            TaskCommand::Get(one) => one.get().await?,
+            TaskCommand::Show(one) => one.show().await?,
             TaskCommand::Cancel(one) => one.wish(Wish::Cancel).await?,
             TaskCommand::Pause(one) => one.wish(Wish::Pause).await?,
             TaskCommand::Resume(one) => one.wish(Wish::Resume).await?,
@@ -180,7 +180,7 @@ impl ItemsOf {
 }
 
 impl One {
-    async fn get(&self) -> Result<(), Failure> {
+    async fn show(&self) -> Result<(), Failure> {
         let client = self.asked.patience.server.client()?;
         let task = client.task(&self.id.id, self.asked.patience.within()).await?;
         if self.asked.json {
@@ -253,5 +253,5 @@ fn one_line(text: &str) -> String {
 }
 
 fn id(text: &str) -> Result<TaskId, String> {
-    TaskId::parse(text).ok_or_else(|| "an id is what `tidings task submit` printed".to_owned())
+    TaskId::parse(text).ok_or_else(|| "an id is what `tidings task run` printed".to_owned())
 }

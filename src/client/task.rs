@@ -33,6 +33,8 @@ pub struct Submission {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at_most_once: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub notice: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub meta: Option<Box<RawValue>>,
     /// Not an option: without one a task that is said again might be run twice.
     pub idempotency_key: String,
@@ -81,12 +83,9 @@ impl Task {
         Some(Task { text: text.to_owned(), ..task })
     }
 
-    pub fn is_over(&self) -> bool {
-        TaskStatus::parse(&self.status).is_some_and(TaskStatus::is_final)
-    }
-
-    pub fn is_completed(&self) -> bool {
-        TaskStatus::parse(&self.status) == Some(TaskStatus::Completed)
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<TaskStatus> {
+        TaskStatus::parse(&self.status).filter(|status| status.is_final())
     }
 }
 

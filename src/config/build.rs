@@ -29,6 +29,8 @@ pub(super) fn config(
         bus: bus(v),
         feed: feed(v),
         tasks: tasks(v),
+        notices: notices(v),
+        presence: presence(v),
         telemetry: telemetry(v),
         memory: memory(v),
         postgres: postgres(v, env, &replica, &mut warnings),
@@ -191,6 +193,28 @@ fn tasks(v: &mut Values) -> Tasks {
         kubernetes: v.text("task_kubernetes"),
         kubernetes_context: v.text("task_kubernetes_context"),
     }
+}
+
+fn notices(v: &mut Values) -> Notices {
+    Notices {
+        users_max: v.count("notice_users_max"),
+        replays_max: v.count("notice_replays_max"),
+        replay_age: v.duration("notice_replay_age_s"),
+        grace: v.duration("notice_grace_ms"),
+        tick: v.duration("notice_tick_ms"),
+        retention: v.duration("notice_retention_s"),
+    }
+}
+
+fn presence(v: &mut Values) -> Presence {
+    let mut topics = Vec::new();
+    for text in v.list("presence_topics") {
+        match Pattern::parse(&text) {
+            Ok(pattern) => topics.push(pattern),
+            Err(error) => v.refuse("presence_topics", format!("{text:?}: {error}")),
+        }
+    }
+    Presence { lease: v.duration("presence_lease_ms"), topics }
 }
 
 fn telemetry(v: &mut Values) -> Telemetry {

@@ -243,6 +243,8 @@ pub struct TaskRules {
     pub item_timeout: Duration,
     /// Items in hand when a lease runs out are failed, not run again.
     pub at_most_once: bool,
+    /// Its owner finds a notice in the inbox when an attempt has ended.
+    pub notice: bool,
 }
 
 /// One of the things that a task is about.

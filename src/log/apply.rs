@@ -481,10 +481,7 @@ impl<'a> Runner<'a> {
         }
         self.shared.hub.deliver(&frames);
         let ago = self.shared.now().0.saturating_sub(last.at.0).max(0);
-        self.shared
-            .metrics
-            .delivery_seconds
-            .observe(Duration::from_millis(ago.unsigned_abs()).as_secs_f64());
+        self.shared.metrics.delivery_seconds.observe(Duration::from_millis(ago.unsigned_abs()));
         self.place.mark = Some(mark_of(last));
         self.place.order.advanced(last.seq.unwrap_or_default());
         self.shared.metrics.log.applied_seq.set(self.place.order.applied().to_db());

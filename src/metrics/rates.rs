@@ -6,6 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::latency::{Buckets, below_ms};
+
 /// How often counters are noted down.
 pub const EVERY: Duration = Duration::from_secs(5);
 
@@ -18,6 +20,9 @@ pub struct Counts {
     pub published: u64,
     pub delivered: u64,
     pub batches: u64,
+    pub answered: u64,
+    pub failed: u64,
+    pub latency: Buckets,
 }
 
 /// What became of them in a second, on average.
@@ -27,6 +32,12 @@ pub struct Rate {
     pub published_per_s: f64,
     pub delivered_per_s: f64,
     pub messages_per_batch: f64,
+    /// Requests over HTTP, and those of them that failed by our fault or the store's.
+    pub answered_per_s: f64,
+    pub failed_per_s: f64,
+    /// What half of the deliveries, and 99 in a hundred, stayed below; none if there were none.
+    pub delivery_p50_ms: Option<f64>,
+    pub delivery_p99_ms: Option<f64>,
 }
 
 #[derive(Default)]
@@ -58,6 +69,10 @@ impl Rates {
             published_per_s: published / seconds,
             delivered_per_s: grown(counts.delivered, before.delivered) / seconds,
             messages_per_batch: published / grown(counts.batches, before.batches).max(1.0),
+            answered_per_s: grown(counts.answered, before.answered) / seconds,
+            failed_per_s: grown(counts.failed, before.failed) / seconds,
+            delivery_p50_ms: below_ms(0.5, &counts.latency, &before.latency),
+            delivery_p99_ms: below_ms(0.99, &counts.latency, &before.latency),
         })
     }
 }

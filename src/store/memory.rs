@@ -4,6 +4,9 @@
 //! What is kept is bounded in count and bytes; the oldest go first, and `head` says so. Idempotency keys
 //! are kept for as long as told, but never more of them than messages may be: the oldest are forgotten.
 
+mod inbox;
+mod notice;
+mod presence;
 mod source;
 mod task;
 
@@ -36,8 +39,11 @@ pub struct MemorySettings {
 #[derive(Clone)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
-    /// Taken before `state`, never after it.
+    /// Taken before `notices` and `state`, never after them.
     tasks: Arc<Mutex<task::Books>>,
+    /// Taken before `presence` and `state`, never after them.
+    notices: Arc<Mutex<notice::Books>>,
+    presence: Arc<Mutex<presence::Present>>,
     /// Taken before `state`, never after it.
     sources: Arc<Mutex<source::Sources>>,
     clock: Clock,
@@ -101,8 +107,16 @@ impl MemoryStore {
             keys: HashMap::new(),
             keys_by_age: VecDeque::new(),
         };
-        let (tasks, sources) = (Arc::default(), Arc::default());
-        MemoryStore { state: Arc::new(Mutex::new(state)), tasks, sources, clock, bus, settings }
+        MemoryStore {
+            state: Arc::new(Mutex::new(state)),
+            tasks: Arc::default(),
+            notices: Arc::default(),
+            presence: Arc::default(),
+            sources: Arc::default(),
+            clock,
+            bus,
+            settings,
+        }
     }
 
     /// Forgets everything after a place, as a server that crashed forgets what it had not flushed.

@@ -2,12 +2,16 @@
 //!
 //! `connect` makes connections, `database` runs named statements on a pool of them, `migrate` brings
 //! the schema up, `reader` reads the log, `writer` appends to it, `upkeep` keeps it in order,
+//! `task` keeps tasks, `notice` and `inbox` keep notices, `presence` keeps who is there.
 //! `task` keeps tasks, `source` telemetry.
 //! Every statement stands in its own file under `sql/query`, listed in `query`.
 
 pub mod connect;
 pub mod database;
+mod inbox;
 pub mod migrate;
+mod notice;
+mod presence;
 pub mod query;
 mod reader;
 mod row;

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::{Appended, Placed, StoreError};
 use crate::domain::{
-    Class, Draft, Epoch, ItemResult, ItemStatus, Message, Priority, Seq, Task, TaskId, TaskItem,
-    TaskRules, TaskStatus, Timestamp, UserId,
+    Class, Counts, Draft, Epoch, ItemResult, ItemStatus, Message, Priority, Seq, Task, TaskId,
+    TaskItem, TaskRules, TaskStatus, Timestamp, UserId,
 };
 use crate::notification::Announcement;
 
@@ -23,6 +23,15 @@ pub const FAILED_LISTED_BYTES_MAX: usize = 128 << 10;
 
 /// What the items listed in one message of progress may weigh.
 pub const PROGRESS_LISTED_BYTES_MAX: usize = 64 << 10;
+
+/// An owner's tasks are claimed while he has less than so many times what is free in the claimant's
+/// hands: one alone leaves some to whoever comes. `task_claim` says the same.
+pub const OWNED_TIMES_FREE: usize = 4;
+
+/// How soon after the last message about a task a worker's report is booked: ten messages a second at
+/// most, however many believe to hold the lease. A replica keeps to that by itself. `task_report` says
+/// the same.
+pub const WORD_PAUSE: Duration = Duration::from_millis(125);
 
 /// A task to be kept, checked by whoever made it.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +48,40 @@ pub struct NewTask {
     pub idempotency_key: Option<Arc<str>>,
     /// Names, each once, with data if there are.
     pub items: Vec<(Arc<str>, Option<Arc<str>>)>,
+}
+
+impl NewTask {
+    /// The task as its first message says it.
+    pub fn submitted(&self, first: &Message) -> Task {
+        Task { seq: first.seq.unwrap_or(Seq::ZERO), ..self.begun(first.at) }
+    }
+
+    /// The task before its first message.
+    pub fn begun(&self, at: Timestamp) -> Task {
+        Task {
+            id: self.id.clone(),
+            action: self.action.clone(),
+            owner: self.owner.clone(),
+            status: TaskStatus::Pending,
+            counts: Counts {
+                total: u32::try_from(self.items.len()).unwrap_or(u32::MAX),
+                ..Counts::default()
+            },
+            in_flight: Vec::new(),
+            message: None,
+            error: None,
+            attempt: 1,
+            replica: None,
+            created_at: at,
+            started_at: None,
+            updated_at: at,
+            finished_at: None,
+            meta: self.meta.clone(),
+            executor: self.executor.clone(),
+            rules: self.rules,
+            seq: Seq::ZERO,
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -129,6 +172,8 @@ pub enum Reported {
     Absent,
     /// These are no items of the task. Nothing was changed.
     Unknown(Vec<String>),
+    /// A worker's word within `WORD_PAUSE` of the last message about the task. Nothing was changed.
+    Early,
 }
 
 /// What somebody wants of a task.

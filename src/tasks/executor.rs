@@ -46,10 +46,6 @@ pub enum Outcome {
 /// Runs items. May be dropped between any two awaits; a panic fails the item.
 #[async_trait]
 pub trait Executor: Send + Sync {
-    /// Whether it acts in the server's name, with its reach and its secrets: then only an admin may
-    /// ask for it.
-    fn acts_as_server(&self) -> bool;
-
     async fn run(&self, one: Try<'_>) -> Outcome;
 }
 
@@ -76,6 +72,22 @@ enum Document {
     External {},
 }
 
+impl Document {
+    fn read(text: &str) -> Result<Document, String> {
+        serde_json::from_str(text).map_err(|error| {
+            // The place within the text is of no use to somebody who sent it in a larger one.
+            let text = error.to_string();
+            text.split(" at line ").next().unwrap_or_default().to_owned()
+        })
+    }
+}
+
+/// Whether an executor acts in the server's name, with its reach and its secrets: then only an admin
+/// may ask for it, and nobody else is told what it could reach.
+pub fn acts_as_server(text: &str) -> bool {
+    matches!(Document::read(text), Ok(Document::Http(_) | Document::Kubernetes(_)))
+}
+
 impl Executors {
     pub fn new(
         hosts: Hosts,
@@ -88,12 +100,7 @@ impl Executors {
 
     /// What a document asks for, or what is wrong with it.
     pub fn plan(&self, text: &str) -> Result<Plan, String> {
-        let document: Document = serde_json::from_str(text).map_err(|error| {
-            // The place within the text is of no use to somebody who sent it in a larger one.
-            let text = error.to_string();
-            text.split(" at line ").next().unwrap_or_default().to_owned()
-        })?;
-        match document {
+        match Document::read(text)? {
             Document::Simulate(simulate) => Ok(Plan::Run(Arc::new(simulate.checked()?))),
             Document::Http(document) => Ok(Plan::Run(Arc::new(self.http.executor(document)?))),
             Document::Kubernetes(operation) => match &self.kubernetes {

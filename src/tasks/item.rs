@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::executor::{Executor, Outcome, Try};
+use super::hands::Hand;
 use crate::domain::{TaskItem, TaskRules};
 
 /// The pauses between tries, unless the other side says how long.
@@ -29,12 +30,14 @@ pub enum Done {
 }
 
 /// Tries until it is done, or until no further try is wanted. A try that has begun is finished.
+/// Between two tries the hand is let go, and another is waited for.
 pub async fn run(
     executor: &Arc<dyn Executor>,
     item: &TaskItem,
     rules: TaskRules,
     attempt: u32,
     stop: &CancellationToken,
+    mut hand: Hand,
 ) -> Done {
     let mut pauses = ExponentialBuilder::default()
         .with_min_delay(PAUSE_MIN)
@@ -62,10 +65,15 @@ pub async fn run(
         }
         tried += 1;
         let pause = asked.map(|asked| asked.min(ASKED_PAUSE_MAX)).or_else(|| pauses.next());
-        tokio::select! {
-            () = stop.cancelled() => return Done::Returned,
-            () = sleep(pause.unwrap_or(PAUSE_MAX)) => {}
-        }
+        let (hands, owner) = hand.let_go();
+        let paused = async {
+            sleep(pause.unwrap_or(PAUSE_MAX)).await;
+            hands.take(&owner).await
+        };
+        hand = match stop.run_until_cancelled(paused).await {
+            Some(hand) => hand,
+            None => return Done::Returned,
+        };
     }
 }
 
@@ -80,6 +88,7 @@ mod tests {
     use parking_lot::Mutex;
     use tokio::time::Instant;
 
+    use super::super::hands::Hands;
     use super::*;
     use crate::domain::ItemStatus;
 
@@ -88,10 +97,6 @@ mod tests {
 
     #[async_trait]
     impl Executor for Told {
-        fn acts_as_server(&self) -> bool {
-            false
-        }
-
         async fn run(&self, one: Try<'_>) -> Outcome {
             *self.0.lock() += 1;
             match one.name {
@@ -111,6 +116,10 @@ mod tests {
         }
     }
 
+    fn hand() -> Hand {
+        Hands::new(1).try_take(&None).unwrap()
+    }
+
     async fn tried(name: &str) -> (Done, u32, Duration) {
         let told = Arc::new(Told(Mutex::new(0)));
         let executor: Arc<dyn Executor> = told.clone();
@@ -127,9 +136,10 @@ mod tests {
             retries: 2,
             item_timeout: Duration::from_secs(30),
             at_most_once: false,
+            notice: false,
         };
         let since = Instant::now();
-        let done = run(&executor, &item, rules, 1, &CancellationToken::new()).await;
+        let done = run(&executor, &item, rules, 1, &CancellationToken::new(), hand()).await;
         let count = *told.0.lock();
         (done, count, since.elapsed())
     }
@@ -170,9 +180,10 @@ mod tests {
             retries: 20,
             item_timeout: Duration::from_secs(30),
             at_most_once: false,
+            notice: false,
         };
         let stop = CancellationToken::new();
         stop.cancel();
-        assert_eq!(run(&told, &item, rules, 1, &stop).await, Done::Returned);
+        assert_eq!(run(&told, &item, rules, 1, &stop, hand()).await, Done::Returned);
     }
 }

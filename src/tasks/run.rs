@@ -16,12 +16,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::executor::{Executor, Plan};
+use super::hands::{Hand, Hands};
 use super::item::{self, Done};
 use super::{Shared, Tasks};
 use crate::domain::{ItemResult, Task, TaskId, TaskItem};
@@ -48,7 +49,7 @@ struct Run {
     tasks: Tasks,
     task: Task,
     term: i64,
-    hands: Arc<Semaphore>,
+    hands: Hands,
     /// Told when somebody wants something of the task.
     nudge: Arc<Notify>,
     shutdown: Shutdown,
@@ -61,7 +62,7 @@ struct Run {
     in_hand: HashMap<Id, Arc<str>>,
     results: Vec<ItemResult>,
     /// A hand that was waited for.
-    spare: Option<OwnedSemaphorePermit>,
+    spare: Option<Hand>,
     /// What is in hand was not told yet.
     in_flight_changed: bool,
     last_report: Option<Instant>,
@@ -109,7 +110,7 @@ pub(super) struct Lease {
 pub(super) async fn work(
     tasks: Tasks,
     lease: Lease,
-    hands: Arc<Semaphore>,
+    hands: Hands,
     nudge: Arc<Notify>,
     shutdown: Shutdown,
 ) {
@@ -141,7 +142,7 @@ impl Run {
         task: Task,
         term: i64,
         trusted_until: Instant,
-        hands: Arc<Semaphore>,
+        hands: Hands,
         nudge: Arc<Notify>,
         shutdown: Shutdown,
     ) -> Run {
@@ -207,6 +208,7 @@ impl Run {
         let report_due = self.report_due();
         let wants_hand = self.spare.is_none() && self.may_begin() && !self.queue.is_empty();
         let hands = self.hands.clone();
+        let owner = self.task.owner.clone();
         tokio::select! {
             Some(joined) = self.items.join_next_with_id() => {
                 self.booked(joined);
@@ -214,7 +216,7 @@ impl Run {
                     self.booked(joined);
                 }
             }
-            Ok(hand) = hands.acquire_owned(), if wants_hand => self.spare = Some(hand),
+            hand = hands.take(&owner), if wants_hand => self.spare = Some(hand),
             () = sleep_until(report_due) => return self.report(Ending::GoesOn).await,
             () = self.nudge.notified() => {
                 // A report is also how the status is seen.
@@ -266,7 +268,7 @@ impl Run {
             if self.queue.is_empty() {
                 break;
             }
-            let hand = self.spare.take().or_else(|| self.hands.clone().try_acquire_owned().ok());
+            let hand = self.spare.take().or_else(|| self.hands.try_take(&self.task.owner));
             let Some(hand) = hand else { break };
             let Some(item) = self.queue.pop_front() else { break };
             chosen.push((item, hand));
@@ -292,19 +294,10 @@ impl Run {
         ON
     }
 
-    fn begin_one(
-        &mut self,
-        executor: Arc<dyn Executor>,
-        item: TaskItem,
-        hand: OwnedSemaphorePermit,
-    ) {
+    fn begin_one(&mut self, executor: Arc<dyn Executor>, item: TaskItem, hand: Hand) {
         let (rules, attempt) = (self.task.rules, self.task.attempt);
         let (stop, name) = (self.no_more_tries.clone(), item.name.clone());
-        let running = async move {
-            let done = item::run(&executor, &item, rules, attempt, &stop).await;
-            drop(hand);
-            done
-        };
+        let running = async move { item::run(&executor, &item, rules, attempt, &stop, hand).await };
         let handle = self.items.spawn(running);
         self.in_hand.insert(handle.id(), name);
         self.in_flight_changed |= !self.task.rules.at_most_once;
@@ -402,7 +395,7 @@ impl Run {
                 }
                 Went::Told
             }
-            Ok(Reported::Fenced | Reported::Absent | Reported::Unknown(_)) => {
+            Ok(Reported::Fenced | Reported::Absent | Reported::Unknown(_) | Reported::Early) => {
                 tracing::warn!(task = %self.task.id, term = self.term, "the lease of a task was lost");
                 shared.metrics.tasks.lost.inc();
                 Went::Lost

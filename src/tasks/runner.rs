@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, broadcast};
+use tokio::sync::{Notify, broadcast};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Tasks;
+use super::hands::Hands;
 use super::run::{Lease, work};
 use crate::domain::TaskId;
 use crate::store::StoreError;
@@ -28,10 +29,12 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How often it looks for tasks that ended long ago.
 const EXPIRY_TICK: Duration = Duration::from_secs(60);
 
+/// How soon after some were removed the next are.
+const EXPIRY_PAUSE: Duration = Duration::from_millis(100);
+
 pub struct Runner {
     tasks: Tasks,
-    /// One permit an item in hand.
-    hands: Arc<Semaphore>,
+    hands: Hands,
 }
 
 /// What runs now: whose it is, and how to make it look at its task.
@@ -39,7 +42,7 @@ type Running = HashMap<Id, (TaskId, Arc<Notify>)>;
 
 impl Runner {
     pub(super) fn new(tasks: Tasks) -> Runner {
-        let hands = Arc::new(Semaphore::new(tasks.shared.settings.items_at_once_max));
+        let hands = Hands::new(tasks.shared.settings.items_at_once_max);
         Runner { tasks, hands }
     }
 
@@ -76,10 +79,15 @@ impl Runner {
                     };
                 }
                 () = sleep_until(next_expiry) => {
-                    next_expiry = Instant::now() + EXPIRY_TICK;
-                    if let Err(error) = shared.store.expire(shared.settings.retention).await {
-                        tracing::debug!(%error, "old tasks could not be removed");
-                    }
+                    let pause = match shared.store.expire(shared.settings.retention).await {
+                        Ok(0) => EXPIRY_TICK,
+                        Ok(_) => EXPIRY_PAUSE,
+                        Err(error) => {
+                            tracing::warn!(%error, "old tasks could not be removed");
+                            EXPIRY_TICK
+                        }
+                    };
+                    next_expiry = Instant::now() + pause;
                 }
             }
             shared.metrics.tasks.running.set(i64::try_from(runs.len()).unwrap_or(i64::MAX));
@@ -102,7 +110,7 @@ impl Runner {
         // A jitter of a tenth keeps a fleet that started together from asking together.
         let tick = settings.tick.mul_f64(rand::random_range(0.9..1.0));
         let free = settings.tasks_max.saturating_sub(runs.len());
-        let tasks_max = free.min(self.hands.available_permits());
+        let tasks_max = free.min(self.hands.free());
         if tasks_max == 0 {
             // One that ends wakes the loop.
             return Ok(Instant::now() + tick);

@@ -16,6 +16,10 @@ use crate::notification;
 /// Between two rounds: what changes meanwhile is shown once.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The same while few instances change: then it costs little to be quick.
+const QUIET_PAUSE: Duration = Duration::from_millis(20);
+const QUIET_MAX: usize = 10;
+
 /// How many signals go together.
 const TOGETHER_MAX: usize = 500;
 
@@ -44,8 +48,9 @@ impl Live {
                 () = shared.show.notified(), if !waits => waits = true,
                 () = sleep_until(next), if waits => {
                     waits = false;
-                    next = Instant::now() + PAUSE;
-                    self.show().await;
+                    let shown = self.show().await;
+                    let pause = if shown > QUIET_MAX { PAUSE } else { QUIET_PAUSE };
+                    next = Instant::now() + pause;
                 }
             }
         }
@@ -61,7 +66,8 @@ impl Live {
         self.shared.mirror.lock().take(&id, shown);
     }
 
-    async fn show(&self) {
+    /// Returns how much there was.
+    async fn show(&self) -> usize {
         let shared = &self.shared;
         let mut drafts = Vec::new();
         {
@@ -92,6 +98,7 @@ impl Live {
                 tracing::debug!(%error, "what instances do was not shown; the next change is");
             }
         }
+        drafts.len()
     }
 }
 

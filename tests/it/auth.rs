@@ -24,24 +24,46 @@ struct Endpoint {
     allowed: [u16; 3],
     /// The answer to whoever is not known.
     unknown: u16,
+    /// The answer to a server, where it is another one than to an admin.
+    server: Option<u16>,
 }
 
 const fn get(target: &'static str, allowed: [u16; 3]) -> Endpoint {
-    Endpoint { method: "GET", target, body: None, allowed, unknown: 401 }
+    Endpoint { method: "GET", target, body: None, allowed, unknown: 401, server: None }
 }
 
 /// What a kubelet and Prometheus ask, who have no token.
 const fn open(target: &'static str) -> Endpoint {
-    Endpoint { method: "GET", target, body: None, allowed: [200; 3], unknown: 200 }
+    Endpoint { method: "GET", target, body: None, allowed: [200; 3], unknown: 200, server: None }
 }
 
 /// Of a task of the user 42 that has ended.
 const fn task(target: &'static str, body: &'static str, allowed: [u16; 3]) -> Endpoint {
-    Endpoint { method: "POST", target, body: Some(body), allowed, unknown: 401 }
+    Endpoint { method: "POST", target, body: Some(body), allowed, unknown: 401, server: None }
 }
 
 const fn post(body: &'static str, allowed: [u16; 3]) -> Endpoint {
-    Endpoint { method: "POST", target: "/v1/messages", body: Some(body), allowed, unknown: 401 }
+    Endpoint {
+        method: "POST",
+        target: "/v1/messages",
+        body: Some(body),
+        allowed,
+        unknown: 401,
+        server: None,
+    }
+}
+
+const fn send(
+    method: &'static str,
+    target: &'static str,
+    body: &'static str,
+    allowed: [u16; 3],
+) -> Endpoint {
+    Endpoint { method, target, body: Some(body), allowed, unknown: 401, server: None }
+}
+
+const fn own(method: &'static str, target: &'static str, body: Option<&'static str>) -> Endpoint {
+    Endpoint { method, target, body, allowed: [200; 3], unknown: 401, server: Some(403) }
 }
 
 /// The user is 42 and may subscribe to `order:*` and publish on `order:*`; the stranger is 43 and may nothing.
@@ -91,10 +113,27 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/v1/sse?topics=task:{task}", [200, 403, 200]),
     get("/v1/ws?topics=task:{task}", [200, 403, 200]),
     get("/v1/ws?topics=task:none", [403, 403, 200]),
+    send("POST", "/v1/notices", NOTICE, [403, 403, 202]),
+    get("/v1/notices", [403, 403, 200]),
+    get("/v1/notices/{notice}", [403, 403, 200]),
+    get("/v1/notices/{notice}/recipients", [403, 403, 200]),
+    send("POST", "/v1/notices/{notice}/resend", "", [403, 403, 409]),
+    send("DELETE", "/v1/notices/{notice}", "", [403, 403, 200]),
+    // Everybody has an own inbox; a server has none.
+    own("GET", "/v1/inbox", None),
+    own("GET", "/v1/inbox/counts", None),
+    own("POST", "/v1/inbox/received", Some(r#"{"ids":["n"]}"#)),
+    own("POST", "/v1/inbox/read", Some(r#"{"ids":["n"]}"#)),
+    own("POST", "/v1/inbox/confirmed", Some(r#"{"all":true}"#)),
+    get("/v1/presence?topic=order:7", [200, 403, 200]),
+    get("/v1/presence?topic=broadcast", [403, 403, 200]),
+    get("/v1/users/online", [403, 403, 200]),
     open("/livez"),
     open("/readyz"),
     open("/metrics"),
 ];
+
+const NOTICE: &str = r#"{"target":{"users":["nobody"]},"title":"T"}"#;
 
 const OF_42: &str = r#"{"action":"a","items":["a"],"owner":"42","executor":{"type":"simulate"}}"#;
 
@@ -102,8 +141,8 @@ const OF_42: &str = r#"{"action":"a","items":["a"],"owner":"42","executor":{"typ
 const AS_SERVER: &str = r#"{"action":"a","items":["a"],"retries":0,"executor":{"type":"http","url":"http://127.0.0.1:1/"}}"#;
 
 impl Endpoint {
-    fn target(&self, task: &str) -> String {
-        self.target.replace("{task}", task)
+    fn target(&self, given: &Given) -> String {
+        self.target.replace("{task}", &given.task).replace("{notice}", &given.notice)
     }
 
     fn expected(&self, credential: &Credential) -> u16 {
@@ -111,6 +150,9 @@ impl Endpoint {
             Rights::None => self.unknown,
             Rights::User => self.allowed[0],
             Rights::Stranger => self.allowed[1],
+            Rights::Everything if credential.token == API_KEY => {
+                self.server.unwrap_or(self.allowed[2])
+            }
             Rights::Everything => self.allowed[2],
         }
     }
@@ -119,11 +161,11 @@ impl Endpoint {
 async fn ask(
     replica: &Replica,
     endpoint: &Endpoint,
-    task: &str,
+    given: &Given,
     carrier: Carrier,
     token: &str,
 ) -> Answer {
-    let target = endpoint.target(task);
+    let target = endpoint.target(given);
     client::ask(&replica.url, endpoint.method, &target, endpoint.body, carrier, token).await
 }
 
@@ -143,13 +185,34 @@ async fn ended_task(replica: &Replica) -> String {
     id
 }
 
+/// What the targets speak of.
+struct Given {
+    task: String,
+    notice: String,
+}
+
+/// A notice that was sent and taken back.
+async fn recalled_notice(replica: &Replica) -> String {
+    let sent =
+        client::ask(&replica.url, "POST", "/v1/notices", Some(NOTICE), Carrier::Header, API_KEY)
+            .await;
+    assert_eq!(sent.status, 202, "{sent:?}");
+    let sent: serde_json::Value = serde_json::from_str(&sent.text).unwrap();
+    let id = sent["notice"]["id"].as_str().unwrap().to_owned();
+    let target = format!("/v1/notices/{id}");
+    let recalled =
+        client::ask(&replica.url, "DELETE", &target, None, Carrier::Header, API_KEY).await;
+    assert_eq!(recalled.status, 200, "{recalled:?}");
+    id
+}
+
 async fn matrix(issuer: &Issuer) {
     let directory = tempdir();
     let settings = issuer.settings(&directory);
     let settings: Vec<(&str, &str)> =
         settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut replica = Replica::start("replica-1", "", &settings).await;
-    let task = ended_task(&replica).await;
+    let given = Given { task: ended_task(&replica).await, notice: recalled_notice(&replica).await };
     let mut wrong = Vec::new();
     for credential in issuer.credentials() {
         for endpoint in ENDPOINTS {
@@ -160,7 +223,7 @@ async fn matrix(issuer: &Issuer) {
             // `Bearer` and nothing after it is malformed.
             carriers.retain(|carrier| !credential.token.is_empty() || *carrier != Carrier::Header);
             for carrier in carriers {
-                let came = ask(&replica, endpoint, &task, carrier, &credential.token).await;
+                let came = ask(&replica, endpoint, &given, carrier, &credential.token).await;
                 let expected = endpoint.expected(&credential);
                 if came.status != expected {
                     let (what, target) = (credential.what, endpoint.target);
@@ -209,7 +272,9 @@ async fn every_endpoint_holds_with_an_edwards_key() {
 
 #[test]
 fn no_endpoint_is_missing_here() {
-    let path = |target: &str| target.split('?').next().unwrap().replace("{task}", "{id}");
+    let path = |target: &str| {
+        target.split('?').next().unwrap().replace("{task}", "{id}").replace("{notice}", "{id}")
+    };
     let asked: BTreeSet<(String, String)> = ENDPOINTS
         .iter()
         .map(|endpoint| (endpoint.method.to_owned(), path(endpoint.target)))
@@ -222,7 +287,8 @@ async fn without_a_token_only_health_and_metrics_answer() {
     let settings = [("TIDINGS_DEV", "false"), ("TIDINGS_API_KEYS", API_KEY)];
     let replica = Replica::start("replica-1", "", &settings).await;
     for endpoint in ENDPOINTS {
-        let came = ask(&replica, endpoint, "none", Carrier::Nothing, "").await;
+        let none = Given { task: "none".to_owned(), notice: "none".to_owned() };
+        let came = ask(&replica, endpoint, &none, Carrier::Nothing, "").await;
         // A WebSocket without a token may still say hello; it has to, before anything else.
         let expected = if endpoint.target.starts_with("/v1/ws") { 0 } else { endpoint.unknown };
         assert_eq!(came.status, expected, "{}: {came:?}", endpoint.target);

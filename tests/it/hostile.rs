@@ -4,6 +4,7 @@ mod crowd;
 mod cursors;
 mod documents;
 mod limits;
+mod notices;
 mod raw;
 mod tasks;
 mod wire;

@@ -46,7 +46,7 @@ pub fn log(store: Arc<dyn LogStore>, metrics: &Metrics) -> Log {
 }
 
 /// One lane over a store, and the loop for signals.
-fn publishing(store: &Arc<dyn LogStore>, metrics: &Metrics) -> (Publisher, Lane, SignalLoop) {
+pub fn publishing(store: &Arc<dyn LogStore>, metrics: &Metrics) -> (Publisher, Lane, SignalLoop) {
     let settings = PublishSettings {
         intake_messages_max: 100,
         intake_bytes_max: 1 << 20,

@@ -25,6 +25,8 @@ mod lanes;
 mod large;
 mod leaving;
 mod load;
+mod notice_contract;
+mod notices;
 mod outages;
 mod outbox;
 mod paused;

@@ -63,7 +63,10 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
 }
 
 fn requested(example: &Example) -> Vec<(String, String)> {
-    let path = |target: &str| target.split('?').next().unwrap().replace("{task}", "{id}");
+    let path = |target: &str| {
+        let path = target.split('?').next().unwrap();
+        path.replace("{task}", "{id}").replace("{notice}", "{id}")
+    };
     let words = |line: &str| {
         let mut words = line.split(' ');
         (words.next().unwrap().to_owned(), words.next().map(path).unwrap_or_default())
@@ -116,7 +119,7 @@ fn every_frame_has_an_example() {
         assert!(shown('<', &format!("\"type\":\"{name}\"")), "no example of the frame {name}");
     }
     let frames = include_str!("../../src/api/protocol/frame.rs");
-    let known = frames.split("let known = ").nth(1).unwrap().split('"').nth(1).unwrap();
+    let known = frames.split("let known =").nth(1).unwrap().split('"').nth(1).unwrap();
     for name in known.split(", ") {
         assert!(shown('>', &format!("\"op\":\"{name}\"")), "no example of the operation {name}");
     }
@@ -163,6 +166,7 @@ fn the_document_says_how_many_seconds_and_bytes_as_the_settings_do() {
         ("frames_per_s_max", "50"),
         ("task_items_max", "100000"),
         ("task_concurrency_max", "200"),
+        ("notice_users_max", "10000"),
         ("sessions_max", "20000"),
         ("sessions_per_user_max", "100"),
         ("connections_max", "24000"),

@@ -13,6 +13,7 @@ mod limits;
 mod log;
 mod logging;
 mod memory;
+mod notices;
 mod postgres;
 mod publish;
 mod replica;
@@ -102,8 +103,16 @@ const SHOWN: &[Shown] = shown! {
     "task_kubernetes": crate::tasks::kubernetes::nodes_are_cordoned_labelled_and_tainted_though_others_change_them_too,
         crate::tasks::kubernetes::a_context_says_as_whom;
     "task_kubernetes_context": crate::tasks::kubernetes::a_context_says_as_whom;
+    "notice_users_max": notices::more_named_users_are_answered_413;
+    "notice_replays_max": notices::so_many_missed_notices_come_with_a_session;
+    "notice_replay_age_s": notices::older_notices_stay_in_the_inbox;
+    "notice_grace_ms": notices::what_nobody_acknowledged_is_redelivered_after_so_long;
+    "notice_tick_ms": notices::what_is_due_is_found_by_the_tick;
+    "notice_retention_s": notices::notices_that_are_too_old_are_gone;
+    "presence_lease_ms": notices::a_dead_replicas_sessions_count_for_so_long;
+    "presence_topics": notices::joining_is_told_on_topics_that_are_named;
     "memory_messages_max": memory::what_memory_does_not_keep_is_gone;
-    "memory_bytes_max": memory::what_memory_does_not_keep_is_gone;
+    "memory_bytes_max": memory::what_memory_does_not_keep_is_gone, memory::tasks_weigh_so_much_at_most;
     "memory_items_max": memory::of_tasks_those_that_ended_go_first_and_then_none_is_taken;
     "database_url": postgres::the_log_is_in_the_database_that_is_named;
     "listen_database_url": postgres::the_listener_goes_where_it_is_told;

@@ -15,6 +15,7 @@ use tidings::domain::{
 };
 use tidings::notification::Announcement;
 use tidings::store::memory::{MemorySettings, MemoryStore};
+use tidings::store::notice::{Delivery, InboxStore, Reader, Replays};
 use tidings::store::task::{
     Claim, Claimed, Ending, Granted, ItemFilter, NewTask, Report, Reported, TaskFilter, TaskStore,
     Which, Wish,
@@ -28,6 +29,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// A store to be tested, and the hand that makes leases run out.
 struct Subject {
     tasks: Arc<dyn TaskStore>,
+    inboxes: Arc<dyn InboxStore>,
     log: Arc<dyn LogStore>,
     hand: Hand,
 }
@@ -47,7 +49,12 @@ async fn memory() -> Subject {
     };
     let (clock, hand) = Clock::test(Timestamp(1_795_168_800_000));
     let store = MemoryStore::new(settings, clock, MemoryBus::default());
-    Subject { tasks: Arc::new(store.clone()), log: Arc::new(store), hand: Hand::Clock(hand) }
+    Subject {
+        tasks: Arc::new(store.clone()),
+        inboxes: Arc::new(store.clone()),
+        log: Arc::new(store),
+        hand: Hand::Clock(hand),
+    }
 }
 
 async fn postgres() -> Subject {
@@ -55,20 +62,12 @@ async fn postgres() -> Subject {
     let client = connector.connect().await.unwrap();
     let store = harness::store(connector);
     store.settings_store().await.unwrap();
-    Subject { tasks: Arc::new(store.clone()), log: Arc::new(store), hand: Hand::Database(client) }
-}
-
-macro_rules! suite {
-    ($($module:ident: $($test:ident)+;)+) => {
-        mod over_memory {
-            $(use super::$module;
-            $(#[tokio::test] async fn $test() { $module::$test(super::memory().await).await; })+)+
-        }
-        mod over_postgres {
-            $(use super::$module;
-            $(#[tokio::test] async fn $test() { $module::$test(super::postgres().await).await; })+)+
-        }
-    };
+    Subject {
+        tasks: Arc::new(store.clone()),
+        inboxes: Arc::new(store.clone()),
+        log: Arc::new(store),
+        hand: Hand::Database(client),
+    }
 }
 
 suite! {
@@ -86,7 +85,10 @@ suite! {
         a_hundred_thousand_items_are_one_statement;
     leases:
         a_task_is_claimed_once_and_again_when_its_lease_ran_out
-        whoever_has_many_open_does_not_make_others_wait_for_all
+        owners_take_turns
+        an_owner_leaves_room_for_another
+        a_worker_waits_for_what_it_may_have
+        what_was_in_hand_at_most_once_is_not_let_go_to_others
         a_report_renews_the_lease_as_it_was_claimed
         a_stale_term_changes_nothing
         a_task_at_most_once_fails_what_was_in_hand
@@ -99,7 +101,8 @@ suite! {
         what_somebody_holds_is_cancelled_by_its_holder
         a_paused_task_is_given_to_nobody_until_it_is_resumed
         a_holder_may_go_on_when_its_task_is_resumed
-        a_retry_runs_what_failed_or_was_cancelled;
+        a_retry_runs_what_failed_or_was_cancelled
+        its_owner_finds_a_notice_of_each_attempt_if_that_is_wished;
 }
 
 fn new_task(id: &str, names: &[&str]) -> NewTask {
@@ -115,6 +118,7 @@ fn new_task(id: &str, names: &[&str]) -> NewTask {
             retries: 2,
             item_timeout: Duration::from_secs(30),
             at_most_once: false,
+            notice: false,
         },
         idempotency_key: None,
         items: names.iter().map(|name| ((*name).into(), None)).collect(),
@@ -178,6 +182,17 @@ impl Subject {
     }
 
     async fn tell(&self, report: &Report) -> Reported {
+        let early = self.tasks.report(report).await.unwrap();
+        if early != Reported::Early {
+            return early;
+        }
+        match &self.hand {
+            Hand::Clock(hand) => hand.shift_ms(1_000),
+            Hand::Database(client) => {
+                let past = "update tidings.task set updated_at = updated_at - interval '1 s'";
+                client.batch_execute(past).await.unwrap();
+            }
+        }
         self.tasks.report(report).await.unwrap()
     }
 
@@ -221,6 +236,13 @@ impl Subject {
             (message.kind.as_deref().unwrap().to_owned(), data)
         })
         .collect()
+    }
+
+    /// What the user 42 has not received.
+    async fn missed(&self) -> Vec<Delivery> {
+        let reader = Reader { user: UserId::parse("42").unwrap(), roles: [].into() };
+        let replays = Replays { max: 100, age: Duration::from_secs(3_600) };
+        self.inboxes.open(&[reader], replays).await.unwrap().remove(0).missed
     }
 
     async fn finished(&self, id: &TaskId) -> Vec<Value> {

@@ -156,6 +156,26 @@ async fn keys_that_are_not_too_old_are_not_looked_at() {
 }
 
 #[tokio::test]
+async fn a_page_of_items_is_read_without_the_rest_of_them() {
+    use tidings::store::postgres::query;
+    let client = harness::database().await.connect().await.unwrap();
+    client
+        .batch_execute(
+            "select tidings.task_submit('t' || t, null, 'cordon', null, false, 1, 0, 1, false, '{}', '{}',
+                array_agg('node-' || n), array_agg(null::text))
+             from generate_series(1, 4) t, generate_series(1, 30000) n group by t;
+             analyze tidings.task_item; analyze tidings.task;",
+        )
+        .await
+        .unwrap();
+    let items = query::TASK_ITEMS.text;
+    for values in ["'t2', null, 'node-20', 100", "'t2', 'unfinished', 'node-15000', 1000"] {
+        let blocks = blocks(&client, items, "text, text, text, bigint", values).await;
+        assert!(blocks.iter().all(|blocks| *blocks < 100), "{values}: {blocks:?}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_finds_the_outbox_empty_writes_nothing() {
     let client = harness::database().await.connect().await.unwrap();
     let seen = client

@@ -3,8 +3,9 @@
 use serde_json::value::RawValue;
 
 use super::fields::{Faults, Fields, Reference};
+use super::notice::notice_ids;
 use crate::api::error::Problem;
-use crate::domain::{Cursor, Pattern};
+use crate::domain::{Cursor, NoticeId, Pattern, ReceiptState};
 
 /// A frame, with what its answer repeats.
 #[derive(Debug, PartialEq)]
@@ -32,6 +33,11 @@ pub enum Operation<'a> {
     },
     Auth {
         token: String,
+    },
+    /// How far notices have come with this user.
+    Acknowledge {
+        ids: Vec<NoticeId>,
+        state: ReceiptState,
     },
     Ping,
 }
@@ -88,9 +94,14 @@ fn operation<'a>(mut fields: Fields<'a>, faults: &mut Faults) -> Option<Operatio
         "auth" => {
             fields.take_required("token", "a string", faults).map(|token| Operation::Auth { token })
         }
+        "received" | "read" | "confirmed" => {
+            let ids = notice_ids(&mut fields, faults);
+            ReceiptState::parse(&op).map(|state| Operation::Acknowledge { ids, state })
+        }
         "ping" => Some(Operation::Ping),
         _ => {
-            let known = "hello, subscribe, unsubscribe, publish, auth, ping";
+            let known =
+                "hello, subscribe, unsubscribe, publish, received, read, confirmed, auth, ping";
             faults.malformed("/op", format!("must be one of {known}"));
             return None;
         }

@@ -72,7 +72,7 @@ pub fn publish_message(
 const DEPTH_MAX: usize = 128;
 
 /// `json` is known to be JSON.
-fn is_shallow(json: &str) -> bool {
+pub(super) fn is_shallow(json: &str) -> bool {
     let (mut depth, mut deepest) = (0_usize, 0);
     let (mut in_string, mut escaped) = (false, false);
     for byte in json.bytes() {

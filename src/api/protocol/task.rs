@@ -59,6 +59,11 @@ pub fn task_body(
     let retries = number(&mut fields, "retries", 0..=RETRIES_MAX, &mut faults);
     let timeout_s = number(&mut fields, "item_timeout_s", 1..=ITEM_TIMEOUT_S_MAX, &mut faults);
     let at_most_once: Option<bool> = fields.take("at_most_once", "true or false", &mut faults);
+    let notice: Option<bool> = fields.take("notice", "true or false", &mut faults);
+    let notice = notice.unwrap_or(false);
+    if notice && owner.is_none() {
+        faults.invalid("/notice", "there is no owner whose inbox it could come to");
+    }
     let executor = object(&mut fields, "executor", EXECUTOR_BYTES_MAX, &mut faults);
     let once = at_most_once.unwrap_or(false);
     let meta = object(&mut fields, "meta", META_BYTES_MAX, &mut faults);
@@ -91,6 +96,7 @@ pub fn task_body(
             retries: retries.unwrap_or(if once { 0 } else { RETRIES }),
             item_timeout: Duration::from_secs(timeout_s.unwrap_or(ITEM_TIMEOUT_S).into()),
             at_most_once: once,
+            notice,
         },
         idempotency_key: key.map(|key| principal.idempotency_scope(&key)),
         items,
@@ -261,6 +267,7 @@ pub fn task_answer(task: &Task) -> Map<String, Value> {
     answer.insert("retries".to_owned(), task.rules.retries.into());
     answer.insert("item_timeout_s".to_owned(), task.rules.item_timeout.as_secs().into());
     answer.insert("at_most_once".to_owned(), task.rules.at_most_once.into());
+    answer.insert("notice".to_owned(), task.rules.notice.into());
     answer.insert("executor".to_owned(), json(&task.executor));
     answer.insert("meta".to_owned(), json(&task.meta));
     answer

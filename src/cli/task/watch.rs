@@ -15,7 +15,7 @@ use super::{Id, Patience, counted, one_line};
 use crate::cli::failure::Failure;
 use crate::cli::output::{answer, say};
 use crate::client::{Client, ClientError, Event, Items, Task};
-use crate::domain::{Pattern, TaskId};
+use crate::domain::{Pattern, TaskId, TaskStatus};
 
 /// A replica that goes away is waited for.
 const BACK_WITHIN: Duration = Duration::from_secs(86_400);
@@ -86,7 +86,7 @@ pub async fn follow(
         // What was asked for may come again as a message, and what came before it as well.
         let Some(task) = task.filter(|task| task.seq > screen.seq) else { continue };
         screen.show(&task);
-        if task.is_over() {
+        if task.ended().is_some() {
             break task;
         }
     };
@@ -109,7 +109,15 @@ pub async fn follow(
     if let Some(error) = &last.error {
         say(one_line(error));
     }
-    Ok(if last.is_completed() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    // 1 is trouble on the way, and 2 a command that was misused.
+    Ok(ExitCode::from(match last.ended() {
+        Some(TaskStatus::Completed) => 0,
+        Some(TaskStatus::Partial) => 3,
+        Some(TaskStatus::Failed) => 4,
+        Some(TaskStatus::Cancelled) => 5,
+        Some(TaskStatus::Interrupted) => 6,
+        _ => 1,
+    }))
 }
 
 /// Where the progress is shown.

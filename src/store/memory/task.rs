@@ -2,23 +2,25 @@
 
 mod books;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use self::books::Books;
-use self::books::{Entry, Listed, Rest};
+use self::books::{Entry, Listed, Rest, Size};
 use super::MemoryStore;
 use crate::domain::{
-    Counts, Draft, ItemStatus, Message, Seq, Task, TaskEvent, TaskId, TaskItem, TaskStatus,
-    Timestamp,
+    Counts, Draft, ItemStatus, Message, Task, TaskEvent, TaskId, TaskItem, TaskStatus, Timestamp,
+    UserId,
 };
 use crate::notification::Announcement;
 use crate::store::StoreError;
+use crate::store::notice::{self, NewNotice};
 use crate::store::task::{
-    Claim, Claimed, Ending, Granted, ItemFilter, NewTask, Report, Reported, Snapshot, Submitted,
-    TaskFilter, TaskStore, Which, Wish, announcement, draft,
+    Claim, Claimed, Ending, Granted, ItemFilter, NewTask, OWNED_TIMES_FREE, Report, Reported,
+    Snapshot, Submitted, TaskFilter, TaskStore, WORD_PAUSE, Which, Wish, announcement, draft,
 };
 
 /// How many tasks are kept that have ended; the oldest go first.
@@ -27,10 +29,12 @@ const FINISHED_MAX: usize = 1_000;
 impl MemoryStore {
     /// Appends what is to be said of tasks, whose books the caller holds.
     fn say(&self, said: &mut [(&mut Entry, Listed)]) -> Option<Announcement> {
+        let mut notices = self.notices.lock();
         let mut state = self.state.lock();
         let at = self.clock.now().max(state.newest);
         let (first, epoch) = (state.head.next(), state.epoch.clone());
         let mut drafts: Vec<Draft> = Vec::new();
+        let mut ended = Vec::new();
         for (entry, listed) in said {
             entry.task.seq = first.plus(drafts.len() as u64);
             entry.task.updated_at = at;
@@ -38,6 +42,15 @@ impl MemoryStore {
             let is_final = entry.task.finished_at.is_some();
             let id = entry.task.id.clone();
             drafts.extend(entry.topics().into_iter().map(|t| draft(&id, t, &data, is_final)));
+            if is_final && entry.task.rules.notice {
+                ended.extend(NewNotice::about(&entry.task));
+            }
+        }
+        for new in ended {
+            let (data, seq) =
+                (Arc::from(notice::document(&new, None)), first.plus(drafts.len() as u64));
+            drafts.extend(notice::drafts(&new.id, new.target.topics(), &data, new.urgency, None));
+            notices.keep(&new, data, at, seq);
         }
         if drafts.is_empty() {
             return None;
@@ -61,9 +74,13 @@ impl TaskStore for MemoryStore {
         if let Some(id) = new.idempotency_key.as_ref().and_then(|key| books.keys.get(key)) {
             return Ok(Submitted { id: id.clone(), duplicate: true, told: None });
         }
-        let items_max = self.settings.items_max;
-        if !books.make_room(new.items.len(), items_max) {
-            let why = format!("memory keeps {items_max} items, and the tasks of all are open");
+        let size = Size::of(new);
+        let max = Size { items: self.settings.items_max, bytes: self.settings.bytes_max };
+        if !books.make_room(size, max) {
+            let why = format!(
+                "memory keeps {} items of {} bytes, and open tasks have most of them",
+                max.items, max.bytes
+            );
             return Err(StoreError::Full(why));
         }
         let item = |(name, data): &(Arc<str>, Option<Arc<str>>)| TaskItem {
@@ -75,27 +92,7 @@ impl TaskStore for MemoryStore {
             finished_at: None,
         };
         let places = new.items.iter().enumerate().map(|(place, (name, _))| (name.clone(), place));
-        let total = u32::try_from(new.items.len()).unwrap_or(u32::MAX);
-        let task = Task {
-            id: new.id.clone(),
-            action: new.action.clone(),
-            owner: new.owner.clone(),
-            status: TaskStatus::Pending,
-            counts: Counts { total, ..Counts::default() },
-            in_flight: Vec::new(),
-            message: None,
-            error: None,
-            attempt: 1,
-            replica: None,
-            created_at: now,
-            started_at: None,
-            updated_at: now,
-            finished_at: None,
-            meta: new.meta.clone(),
-            executor: new.executor.clone(),
-            rules: new.rules,
-            seq: Seq::ZERO,
-        };
+        let task = new.begun(now);
         let mut entry = Entry {
             task,
             key: new.idempotency_key.clone(),
@@ -106,7 +103,8 @@ impl TaskStore for MemoryStore {
             held: false,
             term: 0,
             due_at: Some(now),
-            precedence: books.precedence(new.owner.as_ref(), now),
+            precedence: books.precedence(new.owner.as_ref(), !new.external),
+            size,
             lease: Duration::ZERO,
             takeovers: 0,
         };
@@ -183,7 +181,20 @@ impl TaskStore for MemoryStore {
                     && owner.as_ref().is_none_or(|owner| entry.task.owner.as_ref() == Some(owner))
             }
         };
-        let mut due: Vec<(Timestamp, u64)> = books
+        // How many tasks each owner has in this holder's hands.
+        let mut held: HashMap<Option<UserId>, usize> = HashMap::new();
+        for entry in books.tasks.values().filter(|entry| entry.is_live(now) && !entry.external) {
+            if entry.task.replica.as_ref() == Some(&claim.holder) {
+                *held.entry(entry.task.owner.clone()).or_default() += 1;
+            }
+        }
+        let may_claim = |held: &HashMap<_, usize>, entry: &Entry, free: usize| {
+            let own = held.get(&entry.task.owner).copied().unwrap_or(0);
+            claim.external.is_some() || own < OWNED_TIMES_FREE * free
+        };
+        let capped = held.clone();
+        let wanted = |entry: &Entry| wanted(entry) && may_claim(&capped, entry, claim.tasks_max);
+        let mut due: Vec<(u64, u64)> = books
             .tasks
             .iter()
             .filter(|(_, entry)| wanted(entry))
@@ -192,6 +203,16 @@ impl TaskStore for MemoryStore {
             .collect();
         due.sort_unstable();
         due.truncate(claim.tasks_max);
+        let mut free = claim.tasks_max;
+        due.retain(|(_, number)| {
+            let entry = &books.tasks[number];
+            let may = may_claim(&held, entry, free);
+            if may {
+                free -= 1;
+                *held.entry(entry.task.owner.clone()).or_default() += 1;
+            }
+            may
+        });
         let due: Vec<u64> = due.into_iter().map(|(_, number)| number).collect();
         let mut leases = Vec::new();
         let mut said = Vec::new();
@@ -246,6 +267,10 @@ impl TaskStore for MemoryStore {
         if entry.external && !unknown.is_empty() {
             return Ok(Reported::Unknown(unknown));
         }
+        let said_at = entry.task.updated_at;
+        if entry.external && report.ending == Ending::GoesOn && later(said_at, WORD_PAUSE) > now {
+            return Ok(Reported::Early);
+        }
         let before = (entry.task.status, entry.task.in_flight.clone());
         let listed = entry.book(&report.results, now);
         let booked = entry.task.counts.current();
@@ -266,7 +291,10 @@ impl TaskStore for MemoryStore {
             }
             Ending::Release if entry.cancelling => entry.end(Rest::Cancelled, None, now),
             Ending::Release => {
-                entry.task.in_flight.clear();
+                if let Some(names) = &report.in_flight {
+                    entry.task.in_flight = names.clone();
+                }
+                entry.interrupt(now);
                 entry.goes(TaskEvent::Release);
                 entry.held = false;
                 entry.due_at = (entry.task.status != TaskStatus::Paused).then_some(now);
@@ -296,11 +324,12 @@ impl TaskStore for MemoryStore {
     async fn grant(&self, id: &TaskId, wish: Wish) -> Result<Granted, StoreError> {
         let now = self.clock.now();
         let mut books = self.tasks.lock();
-        let owner = books.entry(id).and_then(|entry| entry.task.owner.clone());
-        let precedence = books.precedence(owner.as_ref(), now);
+        let Some(entry) = books.entry(id) else { return Ok(Granted::Absent) };
+        let (owner, by_replica) = (entry.task.owner.clone(), !entry.external);
+        let precedence = books.precedence(owner.as_ref(), by_replica);
         let Some(entry) = books.entry(id) else { return Ok(Granted::Absent) };
         let status = entry.task.status;
-        let live = entry.held && entry.due_at.is_some_and(|due_at| due_at > now);
+        let live = entry.is_live(now);
         match wish {
             Wish::Cancel if status == TaskStatus::Cancelled => return Ok(Granted::Done(None)),
             Wish::Cancel if status.is_final() => return Ok(Granted::Refused),

@@ -6,22 +6,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_postgres::Row;
 
+use super::notice::notice_id;
 use super::query::{self, Params, Query};
 use super::row::{self, get};
 use super::{PostgresStore, StoreError};
 use crate::domain::{
-    Counts, Draft, ItemStatus, Message, Seq, Task, TaskId, TaskItem, TaskRules, TaskStatus,
-    Timestamp, Topic, UserId,
+    Counts, Draft, Epoch, ItemStatus, Message, Seq, Task, TaskId, TaskItem, TaskRules, TaskStatus,
+    Timestamp, Topic, Urgency, UserId,
 };
 use crate::notification::{self, Announcement};
 use crate::store::LogStore;
+use crate::store::notice;
 use crate::store::task::{
     Claim, Claimed, Ending, Granted, ItemFilter, NewTask, Report, Reported, Snapshot, Submitted,
     TaskFilter, TaskStore, Which, Wish, announcement, draft,
 };
 
 /// How many tasks one statement removes: with all their items.
-const EXPIRE_TASKS_MAX: i64 = 10;
+const EXPIRE_ITEMS_MAX: i64 = 20_000;
 
 #[async_trait]
 impl TaskStore for PostgresStore {
@@ -43,15 +45,12 @@ impl TaskStore for PostgresStore {
             &&*task.meta,
             &names,
             &datas,
+            &task.rules.notice,
         ];
         let answer = self.database.row(&query::TASK_SUBMIT, params).await?;
         let id = task_id(get(&answer, TOLD)?)?;
         let duplicate = get(&answer, TOLD + 1)?;
-        let told = self.tell(&answer, &[&id]).await?;
-        if duplicate {
-            // Its first submit may still await its own.
-            self.barrier().await?;
-        }
+        let told = self.settle(&answer, &[&id]).await?;
         Ok(Submitted { id, duplicate, told })
     }
 
@@ -150,6 +149,7 @@ impl TaskStore for PostgresStore {
             "done" => {}
             "fenced" => return Ok(Reported::Fenced),
             "absent" => return Ok(Reported::Absent),
+            "early" => return Ok(Reported::Early),
             "unknown" => return Ok(Reported::Unknown(get(&answer, TOLD + 3)?)),
             _ => return Err(row::corrupt("the outcome of a report")),
         }
@@ -158,7 +158,7 @@ impl TaskStore for PostgresStore {
         // What was let go is for others to take up.
         let stirred = matches!(report.ending, Ending::Release) && !status.is_final();
         let stirred: &[&TaskId] = if stirred { &[&report.id] } else { &[] };
-        Ok(Reported::Done { status, stop, told: self.tell(&answer, stirred).await? })
+        Ok(Reported::Done { status, stop, told: self.settle(&answer, stirred).await? })
     }
 
     async fn grant(&self, id: &TaskId, wish: Wish) -> Result<Granted, StoreError> {
@@ -173,11 +173,11 @@ impl TaskStore for PostgresStore {
         if get::<&str>(answer, TOLD)? == "refused" {
             return Ok(Granted::Refused);
         }
-        Ok(Granted::Done(self.tell(answer, &[id]).await?))
+        Ok(Granted::Done(self.settle(answer, &[id]).await?))
     }
 
     async fn expire(&self, after: Duration) -> Result<u64, StoreError> {
-        let params: Params = &[&after.as_secs_f64(), &EXPIRE_TASKS_MAX];
+        let params: Params = &[&after.as_secs_f64(), &EXPIRE_ITEMS_MAX];
         Ok(self.database.rows(&query::TASK_EXPIRE, params).await?.len() as u64)
     }
 }
@@ -186,6 +186,19 @@ impl TaskStore for PostgresStore {
 const TOLD: usize = 7;
 
 impl PostgresStore {
+    /// As `tell`; and where nothing had to be said, because it was done before, awaits that.
+    async fn settle(
+        &self,
+        answer: &Row,
+        stirred: &[&TaskId],
+    ) -> Result<Option<Announcement>, StoreError> {
+        let told = self.tell(answer, stirred).await?;
+        if told.is_none() {
+            self.barrier().await?;
+        }
+        Ok(told)
+    }
+
     /// Awaits the durability of what was appended, and announces it. What somebody should look at
     /// goes the same way.
     async fn tell(
@@ -196,14 +209,25 @@ impl PostgresStore {
         let Some(at_ms) = get::<Option<i64>>(answer, 1)? else { return Ok(None) };
         let (epoch, first) = (row::epoch(answer, 0)?, row::seq(answer, 2)?);
         let drafts = drafts(answer)?;
+        self.told(epoch, Timestamp(at_ms), first, &drafts, stirred).await.map(Some)
+    }
+
+    /// The same for drafts of whatever part, whose place in the log is known.
+    pub(super) async fn told(
+        &self,
+        epoch: Epoch,
+        at: Timestamp,
+        first: Seq,
+        drafts: &[Draft],
+        stirred: &[&TaskId],
+    ) -> Result<Announcement, StoreError> {
         self.barrier().await?;
-        let at = Timestamp(at_ms);
-        let mut texts = notification::announcements(&epoch, first, at, &drafts);
+        let mut texts = notification::announcements(&epoch, first, at, drafts);
         texts.extend(stirred.iter().map(|id| notification::stirred(id)));
         if let Err(error) = self.announce(&query::TASK_ANNOUNCE, &texts).await {
-            tracing::warn!(%error, "a task's messages were not announced; the other replicas find them by their tick");
+            tracing::warn!(%error, "messages were not announced; the other replicas find them by their tick");
         }
-        Ok(Some(announcement(epoch, at, first, &drafts)))
+        Ok(announcement(epoch, at, first, drafts))
     }
 
     async fn announce(&self, query: &Query, texts: &[String]) -> Result<(), StoreError> {
@@ -215,12 +239,18 @@ impl PostgresStore {
 fn drafts(answer: &Row) -> Result<Vec<Draft>, StoreError> {
     let topics: Vec<&str> = get(answer, 3)?;
     let datas: Vec<&str> = get(answer, 4)?;
-    let finals: Vec<bool> = get(answer, 5)?;
+    // Neither final nor not: a notice.
+    let finals: Vec<Option<bool>> = get(answer, 5)?;
     let ids: Vec<&str> = get(answer, 6)?;
     let parts = topics.into_iter().zip(datas).zip(finals).zip(ids);
     let one = |(((topic, data), is_final), id)| {
         let topic = Topic::parse(topic).map_err(|_| row::corrupt("the topic of a task"))?;
-        Ok(draft(&task_id(id)?, topic, data, is_final))
+        match is_final {
+            Some(is_final) => Ok(draft(&task_id(id)?, topic, data, is_final)),
+            None => {
+                Ok(notice::draft(&notice_id(id)?, topic, data.into(), Urgency::default(), None))
+            }
+        }
     };
     parts.map(one).collect()
 }
@@ -267,6 +297,7 @@ fn task(found: &Row) -> Result<Task, StoreError> {
             retries: count(20)?,
             item_timeout: Duration::from_millis(timeout_ms),
             at_most_once: get(found, 22)?,
+            notice: get(found, 24)?,
         },
         seq: Seq::from_db(get(found, 23)?),
     })
@@ -286,14 +317,14 @@ fn item(found: &Row) -> Result<TaskItem, StoreError> {
     })
 }
 
-fn number(number: u32) -> i32 {
+pub(super) fn number(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }
 
-fn count(limit: usize) -> i64 {
+pub(super) fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -14,6 +14,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{Executor, Outcome, Try};
 use crate::hosts::{Hosts, Resolver, Secret};
@@ -23,6 +24,9 @@ const DATA: &str = "{data}";
 
 /// How much of an answer is read, so that its connection can be used again.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// And for how long.
+const ANSWER_REST: Duration = Duration::from_millis(500);
 
 /// Connections kept for the next item, for each host.
 const IDLE_CONNECTIONS_MAX: usize = 32;
@@ -77,15 +81,15 @@ impl HttpClient {
             .find(|known| *known == document.method)
             .and_then(|known| Method::from_bytes(known.as_bytes()).ok())
             .ok_or("method: GET, PUT, POST, PATCH or DELETE")?;
-        let rest = document.url.split_once("://").map(|(_, rest)| rest).unwrap_or_default();
-        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let url = Url::parse(&document.url.replace(ITEM, "item"))
-            .map_err(|error| format!("url: {error}"))?;
-        if authority.contains(['{', '}', '@']) {
+        let with = |item: &str| {
+            Url::parse(&document.url.replace(ITEM, item)).map_err(|error| format!("url: {error}"))
+        };
+        let (url, other) = (with("a")?, with("b")?);
+        if url.origin() != other.origin() || !url.username().is_empty() || url.password().is_some()
+        {
             return Err("url: neither a user nor an item names the host".to_owned());
         }
         self.hosts.check(&url)?;
-        let host = url.host_str().unwrap_or_default();
         let mut headers = HeaderMap::new();
         for (name, value) in &document.headers {
             let refuse = || format!("headers: {name:?} is no header that may be set");
@@ -95,7 +99,7 @@ impl HttpClient {
             {
                 return Err(refuse());
             }
-            let mut value: HeaderValue = self.filled(value, host)?.parse().map_err(|_| refuse())?;
+            let mut value: HeaderValue = self.filled(value, &url)?.parse().map_err(|_| refuse())?;
             value.set_sensitive(true);
             headers.insert(name, value);
         }
@@ -105,15 +109,16 @@ impl HttpClient {
     }
 
     /// A header with its secrets, if they are for this host.
-    fn filled(&self, text: &str, host: &str) -> Result<String, String> {
+    fn filled(&self, text: &str, url: &Url) -> Result<String, String> {
         let mut filled = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("{secret:") {
             let (name, after) = after.split_once('}').ok_or("headers: a secret is not closed")?;
-            let own = |secret: &&Secret| secret.name == name && secret.host == host;
+            let own = |secret: &&Secret| secret.name == name && secret.is_for(url);
             let secret = self.secrets.iter().find(own);
             let secret = secret.ok_or_else(|| {
-                format!("headers: task_http_secrets has no secret {name:?} for the host {host}")
+                let to = url.origin().ascii_serialization();
+                format!("headers: task_http_secrets has no secret {name:?} for {to}")
             })?;
             filled.push_str(before);
             filled.push_str(&secret.value);
@@ -139,10 +144,6 @@ impl HttpExecutor {
 
 #[async_trait]
 impl Executor for HttpExecutor {
-    fn acts_as_server(&self) -> bool {
-        true
-    }
-
     async fn run(&self, one: Try<'_>) -> Outcome {
         let url = match self.url(one.name) {
             Ok(url) => url,
@@ -170,12 +171,16 @@ async fn judged(mut response: Response) -> Outcome {
     let status = response.status();
     let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let after = asked.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
-    let mut read = 0;
-    while read < ANSWER_BYTES_MAX
-        && let Ok(Some(chunk)) = response.chunk().await
-    {
-        read += chunk.len();
-    }
+    // Whatever comes after the head changes nothing: an answer without an end is one too.
+    let rest = async {
+        let mut read = 0;
+        while read < ANSWER_BYTES_MAX
+            && let Ok(Some(chunk)) = response.chunk().await
+        {
+            read += chunk.len();
+        }
+    };
+    let _ = timeout(ANSWER_REST, rest).await;
     if status.is_success() {
         return Outcome::Succeeded;
     }
@@ -248,6 +253,8 @@ mod tests {
         for bad in [
             r#"{"url":"https://{item}/"}"#,
             r#"{"url":"https://{item}.nodes.test/"}"#,
+            r#"{"url":"https:\\\\{item}/"}"#,
+            r#"{"url":"https://nodes.test:44{item}/"}"#,
             r#"{"url":"https://user@nodes.test/"}"#,
             r#"{"url":"https://evil.test/nodes.test"}"#,
             r#"{"url":"nodes.test"}"#,
@@ -256,6 +263,7 @@ mod tests {
             r#"{"url":"https://nodes.test/","headers":{"a b":"c"}}"#,
             r#"{"url":"https://nodes.test/","headers":{"a":"{secret:none}"}}"#,
             r#"{"url":"https://other.test/","headers":{"a":"{secret:token}"}}"#,
+            r#"{"url":"http://nodes.test/","headers":{"a":"{secret:token}"}}"#,
             r#"{"url":"https://nodes.test/","headers":{"a":"{secret:token"}}"#,
         ] {
             assert!(client().executor(document(bad)).is_err(), "{bad}");

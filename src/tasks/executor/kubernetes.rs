@@ -197,10 +197,6 @@ impl NodeExecutor {
 
 #[async_trait]
 impl Executor for NodeExecutor {
-    fn acts_as_server(&self) -> bool {
-        true
-    }
-
     async fn run(&self, one: Try<'_>) -> Outcome {
         if !is_node_name(one.name) {
             return Outcome::Failed(format!("{:?} cannot be the name of a node", one.name));

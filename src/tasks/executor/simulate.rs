@@ -98,10 +98,6 @@ impl Simulate {
 
 #[async_trait]
 impl Executor for Simulate {
-    fn acts_as_server(&self) -> bool {
-        false
-    }
-
     async fn run(&self, one: Try<'_>) -> Outcome {
         tokio::time::sleep(self.delay_of(one)).await;
         self.outcome(one)

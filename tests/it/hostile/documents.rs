@@ -235,7 +235,7 @@ async fn a_frame_that_cannot_be_done_is_answered_and_the_session_goes_on() {
         (r#"{"op":"publish","message":{"topic":"a","data":1,"ttl_s":0}}"#, "invalid"),
         (r#"{"op":"auth"}"#, "malformed"),
         (r#"{"op":"auth","token":{}}"#, "malformed"),
-        (r#"{"op":"received","ids":["1"]}"#, "malformed"),
+        (r#"{"op":"received","ids":["1"]}"#, "forbidden"),
     ] {
         socket.send_message(frame.into()).await;
         let answer = socket.frame().await;

@@ -23,6 +23,8 @@ pub struct Stage {
     pub cursor: String,
     /// The last task that an answer showed, and the last term that was given for one.
     task: String,
+    /// The last notice that an answer showed to its sender.
+    notice: String,
     term: String,
     /// Whether it was told to leave: a second time would mean at once.
     pub leaving: bool,
@@ -77,8 +79,8 @@ impl Stage {
         ];
         all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let replica = Replica::start("replica-1", database_url, &all).await;
-        let (cursor, task, term) = <(String, String, String)>::default();
-        Stage { replica, cursor, task, term, leaving: false }
+        let (cursor, task, notice, term) = <(String, String, String, String)>::default();
+        Stage { replica, cursor, task, notice, term, leaving: false }
     }
 
     /// Puts in what the braces stand for.
@@ -104,6 +106,7 @@ impl Stage {
             .replace("{expired}", &token("42", -3600))
             .replace("{cursor}", &self.cursor)
             .replace("{task}", &self.task)
+            .replace("{notice}", &self.notice)
             .replace("{term}", &self.term)
             .replace("{1 MiB}", &format!("\"{}\"", "x".repeat(1 << 20)))
     }
@@ -114,6 +117,9 @@ impl Stage {
         }
         if let (Some(id), Some(_)) = (value["id"].as_str(), value.get("attempt")) {
             self.task = id.to_owned();
+        }
+        if let Some(id) = value["notice"]["id"].as_str() {
+            self.notice = id.to_owned();
         }
         if let Some(term) = value["term"].as_u64() {
             self.term = term.to_string();

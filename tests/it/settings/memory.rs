@@ -1,9 +1,11 @@
 //! The settings of the part `memory`.
 
+use serde_json::json;
+
 use super::client::{get, publish};
 use super::in_memory;
 use crate::fleet::until;
-use crate::tasks::{post, simulated, submit, until_final};
+use crate::tasks::{but, post, simulated, submit, until_final};
 
 #[tokio::test]
 pub(super) async fn what_memory_does_not_keep_is_gone() {
@@ -19,6 +21,19 @@ pub(super) async fn what_memory_does_not_keep_is_gone() {
         let good = get(&replica, &format!("/v1/messages?topic=a&after={cursor}")).await;
         assert_eq!(good.json()["messages"].as_array().unwrap().len(), kept, "{key}");
     }
+}
+
+#[tokio::test]
+pub(super) async fn tasks_weigh_so_much_at_most() {
+    let replica = in_memory(&[("memory_bytes_max", "1 MiB"), ("drain_s", "1")]).await;
+    let of = |kib: usize| {
+        let items = [json!({"name": "a", "data": "x".repeat(kib << 10)})];
+        but(simulated(1, 600_000), json!({"items": items}))
+    };
+    submit(&replica.url, &of(700)).await;
+    let (status, problem) = post(&replica.url, "/v1/tasks", &of(400)).await;
+    assert_eq!(status, 429, "{problem}");
+    submit(&replica.url, &of(200)).await;
 }
 
 #[tokio::test]

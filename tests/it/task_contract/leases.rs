@@ -17,20 +17,90 @@ pub async fn a_task_is_claimed_once_and_again_when_its_lease_ran_out(subject: Su
     assert_eq!(subject.said("task:t1").await.len(), 3);
 }
 
-pub async fn whoever_has_many_open_does_not_make_others_wait_for_all(subject: Subject) {
-    let of = |id: &str, owner: &str| NewTask {
-        owner: Some(UserId::parse(owner).unwrap()),
-        ..new_task(id, &["a"])
+pub async fn owners_take_turns(subject: Subject) {
+    let submit = async |id: &str, owner: &str| {
+        let owner = Some(UserId::parse(owner).unwrap());
+        subject.submit(&NewTask { owner, ..new_task(id, &["a"]) }).await;
     };
-    for (id, owner) in [("a1", "ann"), ("a2", "ann"), ("a3", "ann"), ("b1", "ben"), ("b2", "ben")] {
-        subject.submit(&of(id, owner)).await;
+    let holders = std::cell::Cell::new(0);
+    let next = async || {
+        holders.set(holders.get() + 1);
+        let claim = Claim { tasks_max: 1, ..subject.claim_of(&format!("r{}", holders.get())) };
+        subject.tasks.claim(&claim).await.unwrap().leases[0].0.to_string()
+    };
+    for id in ["a1", "a2", "a3", "a4", "a5"] {
+        submit(id, "ann").await;
     }
-    let mut order = Vec::new();
-    for _ in 0..5 {
-        let claim = Claim { tasks_max: 1, ..subject.claim_of("one") };
-        order.push(subject.tasks.claim(&claim).await.unwrap().leases[0].0.to_string());
+    submit("b1", "ben").await;
+    submit("b2", "ben").await;
+    let order = [next().await, next().await, next().await, next().await];
+    assert_eq!(order, ["a1", "b1", "a2", "b2"]);
+    // Whoever comes late is not behind all that waits, and not ahead of what has waited.
+    submit("c1", "cid").await;
+    submit("b3", "ben").await;
+    let order = [next().await, next().await, next().await, next().await, next().await];
+    assert_eq!(order, ["a3", "c1", "b3", "a4", "a5"]);
+}
+
+pub async fn an_owner_leaves_room_for_another(subject: Subject) {
+    let submit = async |id: &str, owner: &str| {
+        let owner = Some(UserId::parse(owner).unwrap());
+        subject.submit(&NewTask { owner, ..new_task(id, &["a"]) }).await;
+    };
+    let claim = async |tasks_max| {
+        let claim = Claim { tasks_max, ..subject.claim_of("one") };
+        subject.tasks.claim(&claim).await.unwrap()
+    };
+    for number in 0..12 {
+        submit(&format!("a{number}"), "ann").await;
     }
-    assert_eq!(order, ["a1", "b1", "a2", "b2", "a3"]);
+    assert_eq!(claim(10).await.leases.len(), 8);
+    let claimed = claim(2).await;
+    assert_eq!(
+        (claimed.leases.len(), claimed.next_due.is_some_and(|due| due.is_zero())),
+        (0, false)
+    );
+    submit("b1", "ben").await;
+    let claimed = claim(2).await;
+    assert_eq!(claimed.leases.len(), 1);
+    assert_eq!(claimed.leases[0].0.as_str(), "b1");
+    // Another replica has hands of its own.
+    assert_eq!(subject.claim("two").await.leases.len(), 4);
+    // And what nobody holds any more is held by nobody.
+    subject.let_leases_run_out().await;
+    assert_eq!(claim(10).await.leases.len(), 9);
+}
+
+pub async fn a_worker_waits_for_what_it_may_have(subject: Subject) {
+    let worker = |action: &str, owner: Option<&str>| Claim {
+        external: Some((vec![action.into()], owner.map(|owner| UserId::parse(owner).unwrap()))),
+        ..subject.claim_of("worker")
+    };
+    let new = NewTask { external: true, ..new_task("t1", &["a"]) };
+    subject.submit(&new).await;
+    let other = subject.tasks.claim(&worker("other", None)).await.unwrap();
+    assert_eq!((other.leases.len(), other.next_due), (0, None));
+    let other = subject.tasks.claim(&worker(&new.action, Some("somebody"))).await.unwrap();
+    assert_eq!((other.leases.len(), other.next_due), (0, None));
+    assert_eq!(subject.tasks.claim(&worker(&new.action, None)).await.unwrap().leases.len(), 1);
+}
+
+pub async fn what_was_in_hand_at_most_once_is_not_let_go_to_others(subject: Subject) {
+    let id = subject.submit(&once(new_task("t1", &["a", "b", "c"]))).await;
+    let term = subject.claim_one("one").await;
+    let mut report = subject.report(&id, term, &[]);
+    report.in_flight = Some(vec!["a".into(), "b".into()]);
+    subject.tell(&report).await;
+    let mut release = subject.report(&id, term, &[("a", None)]);
+    release.ending = Ending::Release;
+    subject.tell(&release).await;
+    let items = subject.tasks.items(&id, &ItemFilter::default(), 10).await.unwrap();
+    let errors: Vec<Option<&str>> = items.iter().map(|item| item.error.as_deref()).collect();
+    assert_eq!(errors, [None, Some("interrupted"), None]);
+    // What it has not begun is for others.
+    let term = subject.claim_one("two").await;
+    subject.tell(&subject.report(&id, term, &[("c", None)])).await;
+    assert_eq!(status(&subject.finish(&id, term).await), TaskStatus::Partial);
 }
 
 pub async fn a_report_renews_the_lease_as_it_was_claimed(subject: Subject) {

@@ -92,3 +92,38 @@ pub async fn a_retry_runs_what_failed_or_was_cancelled(subject: Subject) {
     assert_eq!(attempts, [1, 2]);
     assert_eq!(subject.tasks.grant(&id, Wish::Retry).await.unwrap(), Granted::Refused);
 }
+
+pub async fn its_owner_finds_a_notice_of_each_attempt_if_that_is_wished(subject: Subject) {
+    let mut wished = new_task("t1", &["a", "b"]);
+    wished.rules.notice = true;
+    let id = subject.submit(&wished).await;
+    assert!(subject.task(&id).await.rules.notice);
+    let without = subject.submit(&new_task("t2", &["a"])).await;
+    subject.tasks.grant(&without, Wish::Cancel).await.unwrap();
+    assert_eq!(subject.missed().await, []);
+    let claimed = subject.claim("one").await;
+    let results = [("a", None), ("b", Some("no"))];
+    let ending = Ending::Finish(None);
+    let last = Report { ending, ..subject.report(&id, claimed.leases[0].1, &results) };
+    let told = told(&subject.tell(&last).await).cloned().unwrap().messages.unwrap();
+    subject.tell(&last).await;
+    subject.tasks.grant(&id, Wish::Retry).await.unwrap();
+    subject.tasks.grant(&id, Wish::Cancel).await.unwrap();
+    let missed = subject.missed().await;
+    let names: Vec<&str> = missed.iter().map(|one| one.id.as_str()).collect();
+    assert_eq!(names, ["task-t1-1", "task-t1-2"], "once an attempt");
+    // It was said in the same transaction, after the last word about the task.
+    let said = told.iter().find(|one| one.kind.as_deref() == Some("notice")).unwrap();
+    assert_eq!((Some(said), said), (told.last(), &missed[0].message));
+    let data: Value = serde_json::from_str(&said.data).unwrap();
+    assert_eq!(data["title"], "cordon: partial");
+    assert_eq!(data["content"], "1 of 2 succeeded, 1 failed, 0 cancelled");
+    let expected = serde_json::json!({
+        "task": "t1", "action": "cordon", "status": "partial", "attempt": 1,
+        "total": 2, "succeeded": 1, "failed": 1, "cancelled": 0,
+    });
+    assert_eq!(data["data"], expected);
+    let data: Value = serde_json::from_str(&missed[1].message.data).unwrap();
+    assert_eq!(data["title"], "cordon: cancelled");
+    assert_eq!(subject.finished(&id).await.len(), 2);
+}

@@ -110,10 +110,36 @@ async fn a_worker_that_reports_without_a_pause_is_slowed_down() {
         assert_eq!(report(&fleet[0].url, &id, body).await.0, 200);
     }
     assert_eq!(finish(&fleet[0].url, &id, &claimed["term"]).await.1["status"], "completed");
+    // Neither are many at once a way around.
     let client = harness::connect(&url).await;
+    let crowd = submit(&fleet[0].url, &external(15)).await;
+    let (_, claimed) = claim(&fleet[0].url, "w1", json!({"lease_s": 60})).await;
+    let reports = names(15).into_iter().map(|name| {
+        let results = json!([{"item": name, "status": "succeeded"}]);
+        report(&fleet[0].url, &crowd, json!({"term": claimed["term"], "results": results}))
+    });
+    for (status, _) in futures_util::future::join_all(reports).await {
+        assert_eq!(status, 200);
+    }
+    let most = progress_in_a_second(&client, &crowd).await;
+    assert!(most <= 10, "{most} messages of progress in a second");
     let most = progress_in_a_second(&client, &id).await;
     assert!(most <= 10, "{most} messages of progress in a second");
     books_are_right(&client, &id).await;
+}
+
+#[tokio::test]
+async fn nobody_reports_on_a_task_that_the_server_runs() {
+    let replica = Replica::in_memory("own", &[("TIDINGS_DRAIN_S", "1")]).await;
+    let id = submit(&replica.url, &simulated(3, 600_000)).await;
+    let running = |task: &Value| task["in_flight"].as_array().unwrap().len() == 3;
+    until_task(&replica.url, &id, "it is run", running).await;
+    let results = json!([{"item": "node-0", "status": "succeeded"}]);
+    let (status, problem) = report(&replica.url, &id, json!({"term": 1, "results": results})).await;
+    assert_eq!(status, 409, "{problem}");
+    assert_eq!(finish(&replica.url, &id, &json!(1)).await.0, 409);
+    let task = task(&replica.url, &id).await;
+    assert_eq!((&task["status"], &task["current"]), (&json!("running"), &json!(0)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

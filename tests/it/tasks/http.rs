@@ -111,7 +111,7 @@ fn failures(task: &[Value]) -> HashMap<String, String> {
 #[tokio::test(flavor = "multi_thread")]
 pub async fn an_item_is_a_request_with_its_name_data_and_secrets() {
     let target = Target::start().await;
-    let secret = format!("token@{}=s3cr3t", target.host.split(':').next().unwrap());
+    let secret = format!("token@{}=s3cr3t", target.host);
     let settings =
         [("TIDINGS_TASK_HTTP_HOSTS", &*target.host), ("TIDINGS_TASK_HTTP_SECRETS", &*secret)];
     let url = harness::database_url().await;

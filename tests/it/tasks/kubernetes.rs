@@ -1,6 +1,8 @@
 //! Items that are nodes of a cluster: an API server of our own speaks the endpoints that are needed,
 //! as Kubernetes documents them.
 
+mod tls;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,8 +22,8 @@ use crate::commands::tidings;
 
 const TOKEN: &str = "a-token-of-a-service-account";
 
-#[derive(Default)]
 struct Book {
+    token: &'static str,
     nodes: BTreeMap<String, Value>,
     pods: Vec<Value>,
     version: u64,
@@ -32,6 +34,21 @@ struct Book {
     /// What was asked for by eviction, with the options and when.
     evictions: Vec<(String, Value, Instant)>,
     patches: usize,
+}
+
+impl Default for Book {
+    fn default() -> Book {
+        Book {
+            token: TOKEN,
+            nodes: BTreeMap::new(),
+            pods: Vec::new(),
+            version: 0,
+            conflicts: BTreeMap::new(),
+            blocked: BTreeMap::new(),
+            evictions: Vec::new(),
+            patches: 0,
+        }
+    }
 }
 
 type Shared = Arc<Mutex<Book>>;
@@ -60,12 +77,7 @@ impl ApiServer {
             });
             book.lock().nodes.insert((*name).to_owned(), node);
         }
-        let router = Router::new()
-            .route("/api/v1/nodes/{name}", get(node).patch(patch_node))
-            .route("/api/v1/pods", get(pods))
-            .route("/api/v1/namespaces/{namespace}/pods/{name}/eviction", posted(evict))
-            .layer(from_fn_with_state(book.clone(), known))
-            .with_state(book.clone());
+        let router = router(&book);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         #[expect(clippy::disallowed_methods, reason = "a server of a test, ended with it")]
@@ -131,9 +143,19 @@ fn query(uri: &Uri) -> HashMap<String, String> {
     form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).into_owned().collect()
 }
 
-async fn known(State(_): State<Shared>, request: Request, next: Next) -> Response {
+fn router(book: &Shared) -> Router {
+    Router::new()
+        .route("/api/v1/nodes/{name}", get(node).patch(patch_node))
+        .route("/api/v1/pods", get(pods))
+        .route("/api/v1/namespaces/{namespace}/pods/{name}/eviction", posted(evict))
+        .layer(from_fn_with_state(book.clone(), known))
+        .with_state(book.clone())
+}
+
+async fn known(State(book): State<Shared>, request: Request, next: Next) -> Response {
     let token = request.headers().get(header::AUTHORIZATION).cloned();
-    if token.is_some_and(|token| token == format!("Bearer {TOKEN}").as_str()) {
+    let known = format!("Bearer {}", book.lock().token);
+    if token.is_some_and(|token| token == known.as_str()) {
         return next.run(request).await;
     }
     problem(StatusCode::UNAUTHORIZED, "Unauthorized")
@@ -222,6 +244,9 @@ async fn evict(
     let mut book = book.lock();
     let options = eviction["deleteOptions"].clone();
     book.evictions.push((name.clone(), options.clone(), Instant::now()));
+    if name.starts_with("locked") {
+        return problem(StatusCode::FORBIDDEN, "the namespace is being terminated");
+    }
     let left = book.blocked.entry(name.clone()).or_default();
     if *left > 0 {
         *left -= 1;
@@ -360,6 +385,20 @@ async fn a_drain_evicts_what_would_run_elsewhere_and_waits_for_budgets() {
         let waited = pair[1] - pair[0];
         assert!(waited.as_secs_f32() > 1.9, "{waited:?}, and two seconds were asked for");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_refused_does_not_keep_the_others() {
+    let api = ApiServer::start(&["a"]).await;
+    for name in ["locked-1", "web-1", "web-2"] {
+        api.pod("a", name, json!({}));
+    }
+    let replica = api.replica().await;
+    let task = ended(&replica, &["a"], json!({"operation": "drain"})).await;
+    assert_eq!(task["status"], "failed", "{task}");
+    let error = error(&replica, &task, "a").await;
+    assert!(error.contains("apps/locked-1") && error.contains("being terminated"), "{error}");
+    assert_eq!(api.pods(), ["locked-1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -151,3 +151,27 @@ async fn a_hundred_users_start_tasks_at_once() {
     let page = get(&urls[2], "/v1/tasks?owner=user-7").await;
     assert_eq!(page["tasks"].as_array().unwrap().len(), 1);
 }
+
+#[tokio::test]
+async fn one_who_starts_all_he_can_leaves_hands_to_the_next() {
+    let replica = Replica::in_memory("shared", &[("TIDINGS_DRAIN_S", "1")]).await;
+    let of = |owner: &str, count: usize, delay_ms: u64| {
+        let changes = json!({"owner": owner, "concurrency": 200, "item_timeout_s": 3_600});
+        but(simulated(count, delay_ms), changes)
+    };
+    let mut greedy = Vec::new();
+    for _ in 0..40 {
+        greedy.push(submit(&replica.url, &of("ann", 200, 600_000)).await);
+    }
+    until("hands and places for tasks are as full as one owner makes them", async || {
+        let lists = replica.metric("tidings_tasks_running").await;
+        let mut in_hand = 0;
+        for id in &greedy {
+            in_hand += task(&replica.url, id).await["in_flight"].as_array().unwrap().len();
+        }
+        lists > 20 && in_hand > 400
+    })
+    .await;
+    let next = submit(&replica.url, &of("ben", 5, 0)).await;
+    assert_eq!(until_final(&replica.url, &next).await["status"], "completed");
+}

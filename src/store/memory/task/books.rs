@@ -10,11 +10,8 @@ use crate::domain::{
     ItemResult, ItemStatus, Task, TaskEvent, TaskId, TaskItem, TaskStatus, Timestamp, Topic, UserId,
 };
 use crate::store::task::{
-    FAILED_LISTED_BYTES_MAX, FAILED_LISTED_MAX, PROGRESS_LISTED_BYTES_MAX, document,
+    FAILED_LISTED_BYTES_MAX, FAILED_LISTED_MAX, NewTask, PROGRESS_LISTED_BYTES_MAX, document,
 };
-
-/// How many open tasks of one owner put the next one back.
-const OWN_OPEN_COUNTED: usize = 1_000;
 
 /// Every task, by the order of submission.
 #[derive(Default)]
@@ -24,20 +21,51 @@ pub struct Books {
     pub keys: HashMap<Arc<str>, TaskId>,
     pub last: u64,
     /// Of all tasks together.
+    pub size: Size,
+}
+
+/// What tasks take: their items, and what was submitted with them.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Size {
     pub items: usize,
+    pub bytes: usize,
+}
+
+impl Size {
+    pub fn of(new: &NewTask) -> Size {
+        let data = |data: &Option<Arc<str>>| data.as_ref().map_or(0, |data| data.len());
+        let items = new.items.iter().map(|(name, given)| name.len() + data(given));
+        Size {
+            items: new.items.len(),
+            bytes: items.sum::<usize>() + new.meta.len() + new.executor.len(),
+        }
+    }
+
+    fn plus(self, other: Size) -> Size {
+        Size { items: self.items + other.items, bytes: self.bytes + other.bytes }
+    }
+
+    fn minus(self, other: Size) -> Size {
+        Size { items: self.items - other.items, bytes: self.bytes - other.bytes }
+    }
+
+    fn fits(self, max: Size) -> bool {
+        self.items <= max.items && self.bytes <= max.bytes
+    }
 }
 
 pub struct Entry {
     pub task: Task,
     pub key: Option<Arc<str>>,
     pub items: Vec<TaskItem>,
+    pub size: Size,
     pub places: HashMap<Arc<str>, usize>,
     pub external: bool,
     pub cancelling: bool,
     pub held: bool,
     pub term: i64,
     pub due_at: Option<Timestamp>,
-    pub precedence: Timestamp,
+    pub precedence: u64,
     pub lease: Duration,
     pub takeovers: u32,
 }
@@ -57,7 +85,7 @@ impl Books {
 
     pub fn insert(&mut self, entry: Entry) {
         self.last += 1;
-        self.items += entry.items.len();
+        self.size = self.size.plus(entry.size);
         self.numbers.insert(entry.task.id.clone(), self.last);
         if let Some(key) = &entry.key {
             self.keys.insert(key.clone(), entry.task.id.clone());
@@ -67,7 +95,7 @@ impl Books {
 
     pub fn remove(&mut self, number: u64) {
         if let Some(entry) = self.tasks.remove(&number) {
-            self.items -= entry.items.len();
+            self.size = self.size.minus(entry.size);
             self.numbers.remove(&entry.task.id);
             if let Some(key) = entry.key {
                 self.keys.remove(&key);
@@ -80,22 +108,34 @@ impl Books {
         self.tasks.iter().filter_map(over).collect()
     }
 
-    /// Removes tasks that ended, the oldest first, until there is room. False if there is none.
-    pub fn make_room(&mut self, items: usize, items_max: usize) -> bool {
-        let mut finished = self.finished().into_iter();
-        while self.items + items > items_max {
-            let Some(oldest) = finished.next() else { return false };
-            self.remove(oldest);
+    /// Removes tasks that ended, the oldest first, until there is room. False, and nothing is
+    /// removed, if that would not make enough.
+    pub fn make_room(&mut self, wanted: Size, max: Size) -> bool {
+        let mut after = self.size.plus(wanted);
+        let mut gone = Vec::new();
+        for number in self.finished() {
+            if after.fits(max) {
+                break;
+            }
+            after = after.minus(self.tasks[&number].size);
+            gone.push(number);
         }
-        true
+        if after.fits(max) {
+            gone.into_iter().for_each(|number| self.remove(number));
+        }
+        after.fits(max)
     }
 
-    /// Of what is due the earliest is claimed first. Each task that its owner has open puts the
-    /// next one a second back: nobody waits for all of somebody else's, and nobody for ever.
-    pub fn precedence(&self, owner: Option<&UserId>, now: Timestamp) -> Timestamp {
-        let open = |entry: &&Entry| entry.task.finished_at.is_none();
-        let own = self.tasks.values().filter(open).filter(|e| e.task.owner.as_ref() == owner);
-        Timestamp(now.0 + 1_000 * own.take(OWN_OPEN_COUNTED).count() as i64)
+    /// Of what is due the lowest is claimed first. Owners take turns: a task comes one turn after
+    /// the last that its owner has open, but no sooner than the one that is next now.
+    pub fn precedence(&self, owner: Option<&UserId>, by_replica: bool) -> u64 {
+        let open = || self.tasks.values().filter(|entry| entry.task.finished_at.is_none());
+        let waits = |entry: &&Entry| entry.due_at.is_some() && !entry.held;
+        let alike = open().filter(|entry| entry.by_replica() == by_replica);
+        let next = alike.filter(waits).map(|entry| entry.precedence).min();
+        let own = open().filter(|entry| entry.task.owner.as_ref() == owner);
+        let last = own.map(|entry| entry.precedence).max();
+        next.unwrap_or(0).max(last.unwrap_or(0) + 1)
     }
 }
 
@@ -106,6 +146,11 @@ fn listed_item(name: &str, error: Option<&str>) -> Value {
 impl Entry {
     pub fn by_replica(&self) -> bool {
         !self.external || self.cancelling
+    }
+
+    /// Whether somebody holds its lease, and that has not run out.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.held && self.due_at.is_some_and(|due_at| due_at > now)
     }
 
     /// Follows the machine; the caller has seen that the event has a place.

@@ -11,7 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde::Deserialize;
 
 /// Where Kubernetes puts what a pod needs.
-const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 #[derive(Clone)]
 pub struct Access {
@@ -99,8 +99,11 @@ struct User {
 }
 
 impl Access {
-    /// As a pod of the cluster. `variable` reads the environment.
-    pub fn in_cluster(variable: impl Fn(&str) -> Option<String>) -> Result<Access, String> {
+    /// As a pod of the cluster, whose service account is in a directory. `variable` reads the environment.
+    pub fn in_cluster(
+        directory: &Path,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Access, String> {
         let named = |name: &str| {
             let value = variable(name).filter(|value| !value.is_empty());
             value.ok_or_else(|| {
@@ -109,7 +112,6 @@ impl Access {
         };
         let (host, port) = (named("KUBERNETES_SERVICE_HOST")?, named("KUBERNETES_SERVICE_PORT")?);
         let host = if host.contains(':') { format!("[{host}]") } else { host };
-        let directory = Path::new(SERVICE_ACCOUNT);
         let token = directory.join("token");
         read(&token)?;
         Ok(Access {
@@ -243,6 +245,22 @@ users:
     }
 
     #[test]
+    fn a_pod_is_told_where_and_as_whom() {
+        let directory = std::env::temp_dir().join(format!("tidings-{}", uuid::Uuid::now_v7()));
+        fs::create_dir(&directory).unwrap();
+        fs::write(directory.join("token"), "t").unwrap();
+        fs::write(directory.join("ca.crt"), "ca").unwrap();
+        let variable =
+            |name: &str| Some(if name.ends_with("HOST") { "fd00::1" } else { "443" }.to_owned());
+        let access = Access::in_cluster(&directory, variable).unwrap();
+        assert_eq!(access.url, "https://[fd00::1]:443");
+        assert_eq!(access.authority.as_deref(), Some(&b"ca"[..]));
+        let file = directory.join("token");
+        assert!(matches!(access.credential, Credential::TokenFile(own) if own == file));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
     fn what_it_says_that_is_not_understood_is_refused_with_a_reason() {
         for (context, reason) in [
             ("none", "no context"),
@@ -254,7 +272,10 @@ users:
             let Err(error) = access(Some(context)) else { panic!("{context} is taken") };
             assert!(error.contains(reason), "{context}: {error}");
         }
-        let outside = Access::in_cluster(|_| None).map(|_| ()).unwrap_err();
+        let nowhere = Path::new("/none");
+        let outside = Access::in_cluster(nowhere, |_| None).map(|_| ()).unwrap_err();
         assert!(outside.contains("kubeconfig"), "{outside}");
+        let bare = Access::in_cluster(nowhere, |_| Some("1".to_owned())).map(|_| ()).unwrap_err();
+        assert!(bare.contains("/none/token"), "{bare}");
     }
 }

@@ -56,6 +56,12 @@ impl ApiServer {
         if !["http", "https"].contains(&url.scheme()) || url.cannot_be_a_base() {
             return Err(format!("{}: the API server is https://host:port", access.url));
         }
+        let here = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
+        let secret = matches!(access.credential, Credential::Token(_) | Credential::TokenFile(_));
+        if url.scheme() == "http" && secret && !here {
+            let why = "a token goes over TLS only: https, or an address of this machine";
+            return Err(format!("{}: {why}", access.url));
+        }
         let mut client = Client::builder()
             .timeout(REQUEST_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
@@ -215,7 +221,8 @@ fn fault(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Fault {
         StatusCode::FORBIDDEN => Fault::Refused(format!(
             "the API server does not allow it (403): {said}; see the rules for Kubernetes in docs/operations.md"
         )),
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+        // 410: the list took longer than the server remembers where it was; it begins anew.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::GONE => {
             Fault::Passing { error: format!("{said} ({})", status.as_u16()), after }
         }
         _ if status.is_server_error() => {

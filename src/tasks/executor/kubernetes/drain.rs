@@ -170,6 +170,8 @@ pub async fn drain(
     cordon(api, node, true).await?;
     // By uid: when to ask again, and why it was not granted.
     let mut blocked: HashMap<String, (Instant, String)> = HashMap::new();
+    // By uid: why it will not be granted.
+    let mut refused: HashMap<String, String> = HashMap::new();
     loop {
         let pods = api.pods(node).await?;
         let left = plan(&pods, rules).map_err(Fault::Refused)?;
@@ -179,6 +181,9 @@ pub async fn drain(
         blocked.retain(|uid, _| left.iter().any(|(pod, _)| pod.metadata.uid == *uid));
         for (pod, _) in left.iter().filter(|(_, step)| *step == Step::Evict) {
             let uid = &pod.metadata.uid;
+            if refused.contains_key(uid) {
+                continue;
+            }
             if blocked.get(uid).is_some_and(|(until, _)| Instant::now() < *until) {
                 continue;
             }
@@ -192,13 +197,26 @@ pub async fn drain(
                     let until = Instant::now() + pause.max(LOOK_EVERY);
                     blocked.insert(uid.clone(), (until, error));
                 }
-                Err(refused) => return Err(refused),
+                // The others go all the same.
+                Err(Fault::Refused(error)) => {
+                    refused.insert(uid.clone(), error);
+                }
             }
+        }
+        let is_refused = |pod: &Pod| refused.contains_key(&pod.metadata.uid);
+        if left.iter().all(|(pod, step)| *step == Step::Evict && is_refused(pod)) {
+            let why = |(pod, _): &(&Pod, Step)| {
+                format!("{}: {}", pod.shown(), refused[&pod.metadata.uid])
+            };
+            let left: Vec<String> = left.iter().map(why).collect();
+            return Err(Fault::Refused(named(&left, "; ")));
         }
         let next = Instant::now() + LOOK_EVERY;
         if next >= deadline {
-            let why = |(pod, _): &(&Pod, Step)| match blocked.get(&pod.metadata.uid) {
-                Some((_, why)) => format!("{}: {why}", pod.shown()),
+            let told =
+                |uid: &String| blocked.get(uid).map(|(_, why)| why).or(refused.get(uid)).cloned();
+            let why = |(pod, _): &(&Pod, Step)| match told(&pod.metadata.uid) {
+                Some(why) => format!("{}: {why}", pod.shown()),
                 None => format!("{} has not ended", pod.shown()),
             };
             let left: Vec<String> = left.iter().map(why).collect();

@@ -1,4 +1,4 @@
-//! `tidings task submit`: items from the command line or a file, and how they are run.
+//! `tidings task run`: items from the command line or a file, and how they are run.
 
 use std::collections::HashSet;
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ use crate::domain::TaskId;
 const FILE_BYTES_MAX: u64 = 1 << 30;
 
 #[derive(Args, Debug)]
-pub struct Submit {
+pub struct Run {
     /// Your word for what is done
     action: String,
     /// Names of what it is done to
@@ -44,6 +44,9 @@ pub struct Submit {
     /// Items that were in hand when their replica or worker died have failed, and are not run again
     #[arg(long)]
     at_most_once: bool,
+    /// Its owner finds a notice in the inbox when it has ended
+    #[arg(long)]
+    notice: bool,
     /// A JSON object for yourself
     #[arg(long, value_name = "JSON")]
     meta: Option<String>,
@@ -60,7 +63,7 @@ pub struct Submit {
     patience: Patience,
 }
 
-impl Submit {
+impl Run {
     pub async fn run(&self) -> Result<ExitCode, Failure> {
         let executor = self.executor()?;
         let meta = self.meta.as_deref().map(|text| object("--meta", text)).transpose()?;
@@ -74,6 +77,7 @@ impl Submit {
             retries: self.retries,
             item_timeout_s: self.item_timeout_s,
             at_most_once: self.at_most_once.then_some(true),
+            notice: self.notice.then_some(true),
             meta,
             idempotency_key: self
                 .idempotency_key
