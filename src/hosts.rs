@@ -108,7 +108,9 @@ impl Resolve for Resolver {
             let may: Vec<SocketAddr> = found.filter(|found| hosts.reaches(found.ip())).collect();
             if may.is_empty() {
                 let setting = hosts.setting;
-                let why = format!("the host leads to no address that may be reached; see the setting {setting}");
+                let why = format!(
+                    "the host leads to no address that may be reached; see the setting {setting}"
+                );
                 return Err(why.into());
             }
             let addresses: Addrs = Box::new(may.into_iter());
@@ -169,7 +171,8 @@ mod tests {
     use super::*;
 
     fn hosts(entries: &[&str]) -> Hosts {
-        Hosts::parse("hosts", &entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>()).unwrap()
+        Hosts::parse("hosts", &entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>())
+            .unwrap()
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub mod auth;
 pub mod feed;
 /// A message encoded once for all its receivers.
 pub mod frame;
+/// Which hosts may be reached for users.
+pub mod hosts;
 /// From topics to sessions, without waiting for anybody.
 pub mod hub;
 /// The replica's own reading of the log: applied in order, the last of it in memory.
@@ -38,8 +40,6 @@ pub mod presence;
 pub mod publish;
 /// What is found again: the outbox, retention.
 pub mod recovery;
-/// Which hosts may be reached for users.
-pub mod hosts;
 /// Batch operations, worked on under a lease by whichever replica has hands for them.
 pub mod tasks;
 

@@ -24,7 +24,9 @@ pub use self::apply::LogLoop;
 use self::ring::Ring;
 use crate::bus::BusState;
 use crate::clock::Clock;
-use crate::domain::{Cursor, Epoch, Message, Pattern, PatternSet, Seq, SourceId, TaskId, Timestamp};
+use crate::domain::{
+    Cursor, Epoch, Message, Pattern, PatternSet, Seq, SourceId, TaskId, Timestamp,
+};
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::Metrics;

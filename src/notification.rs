@@ -21,7 +21,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Class, Draft, Epoch, Message, Priority, Seq, SourceId, TaskId, Timestamp, Topic};
+use crate::domain::{
+    Class, Draft, Epoch, Message, Priority, Seq, SourceId, TaskId, Timestamp, Topic,
+};
 
 /// The one channel.
 pub const CHANNEL: &str = "tidings";
@@ -39,13 +41,19 @@ const RANGE_ONLY: &str = "-";
 #[derive(Debug, PartialEq)]
 pub enum Notification {
     Announced(Announcement),
-    Signals { origin: Arc<str>, messages: Vec<Message> },
+    Signals {
+        origin: Arc<str>,
+        messages: Vec<Message>,
+    },
     OutboxFilled,
     TaskStirred(TaskId),
     /// Whether it is because something was pushed to it.
     SourceStirred(SourceId, bool),
     EpochRenewed,
-    Pulse { origin: Arc<str>, number: u64 },
+    Pulse {
+        origin: Arc<str>,
+        number: u64,
+    },
 }
 
 /// These seqs are durable, and so is everything below them.

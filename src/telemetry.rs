@@ -142,13 +142,21 @@ impl Telemetry {
     }
 
     /// What of a URL and headers is kept in the open, and the rest sealed; the reason says what to change.
-    pub fn sealed(&self, id: &SourceId, secrets: &Secrets) -> Result<(String, Option<String>), String> {
+    pub fn sealed(
+        &self,
+        id: &SourceId,
+        secrets: &Secrets,
+    ) -> Result<(String, Option<String>), String> {
         self.shared.remote.sealed(id, secrets)
     }
 
     /// What was sealed.
     pub fn secrets(&self, source: &Source) -> Result<Secrets, String> {
-        self.shared.remote.opened(&source.id, source.rules.url.as_deref(), source.rules.sealed.as_deref())
+        self.shared.remote.opened(
+            &source.id,
+            source.rules.url.as_deref(),
+            source.rules.sealed.as_deref(),
+        )
     }
 
     pub async fn create(&self, id: &SourceId, rules: &SourceRules) -> Result<Created, StoreError> {
@@ -159,11 +167,20 @@ impl Telemetry {
         self.shared.sources.get(id).await
     }
 
-    pub async fn list(&self, after: Option<&SourceId>, limit: usize) -> Result<Vec<Source>, StoreError> {
+    pub async fn list(
+        &self,
+        after: Option<&SourceId>,
+        limit: usize,
+    ) -> Result<Vec<Source>, StoreError> {
         self.shared.sources.list(after, limit).await
     }
 
-    pub async fn change(&self, id: &SourceId, revision: i64, rules: &SourceRules) -> Result<bool, StoreError> {
+    pub async fn change(
+        &self,
+        id: &SourceId,
+        revision: i64,
+        rules: &SourceRules,
+    ) -> Result<bool, StoreError> {
         self.shared.sources.change(id, revision, rules).await
     }
 
@@ -185,7 +202,11 @@ impl Telemetry {
         self.shared.sources.trend(query).await
     }
 
-    pub async fn logs(&self, filter: &LogFilter, limit: usize) -> Result<Vec<(i64, LogLine)>, StoreError> {
+    pub async fn logs(
+        &self,
+        filter: &LogFilter,
+        limit: usize,
+    ) -> Result<Vec<(i64, LogLine)>, StoreError> {
         self.shared.sources.logs(filter, limit).await
     }
 
@@ -207,9 +228,12 @@ impl Telemetry {
     ) -> Result<Instances, StoreError> {
         let mut found = match self.from_memory(id, |name| after.is_none_or(|after| name > after)) {
             Some(found) => found,
-            None => {
-                self.load(id).await?.into_iter().filter(|(name, _)| after.is_none_or(|after| &**name > after)).collect()
-            }
+            None => self
+                .load(id)
+                .await?
+                .into_iter()
+                .filter(|(name, _)| after.is_none_or(|after| &**name > after))
+                .collect(),
         };
         found.sort_by(|(a, _), (b, _)| a.cmp(b));
         let more = found.len() > limit;
@@ -286,7 +310,9 @@ impl Shared {
             metrics.reads.get_or_create(&"memory".into()).get(),
             metrics.reads.get_or_create(&"store".into()).get(),
         );
-        let rate = |part: u64, all: u64| if all == 0 { Value::Null } else { (part as f64 / all as f64).into() };
+        let rate = |part: u64, all: u64| {
+            if all == 0 { Value::Null } else { (part as f64 / all as f64).into() }
+        };
         let (flushes, errors) = (metrics.flushed.get(), metrics.flush_errors.get());
         let books = self.books.lock();
         let (events, bytes) = books.buffer.size();

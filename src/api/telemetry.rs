@@ -43,7 +43,9 @@ pub async fn create(
     match telemetry.create(&id, &rules).await? {
         Created::Done => {}
         Created::Known => return Err(Problem::conflict("there is a source of that name")),
-        Created::Full => return Err(Problem::too_many("there are as many sources as there may be")),
+        Created::Full => {
+            return Err(Problem::too_many("there are as many sources as there may be"));
+        }
     }
     let source = api.source(&id).await?;
     let place = [(header::LOCATION, format!("/v1/sources/{id}"))];
@@ -163,12 +165,17 @@ pub async fn ingest(
         Ingested::Done => {}
         Ingested::Absent => return Err(Problem::no_source()),
         Ingested::Disabled => return Err(Problem::conflict("the source is disabled")),
-        Ingested::Read => return Err(Problem::conflict("the source has a url: it is read, and does not push")),
+        Ingested::Read => {
+            return Err(Problem::conflict("the source has a url: it is read, and does not push"));
+        }
         Ingested::Full => {
-            return Err(Problem::too_many("more was pushed than has been taken in; try again shortly"));
+            return Err(Problem::too_many(
+                "more was pushed than has been taken in; try again shortly",
+            ));
         }
     }
-    Ok((StatusCode::ACCEPTED, Json(json!({ "source": id.as_str(), "events": count }))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(json!({ "source": id.as_str(), "events": count })))
+        .into_response())
 }
 
 pub async fn instances(
@@ -266,7 +273,8 @@ pub async fn trends(
     };
     let points = telemetry.trend(&query).await?;
     let is_gauge = points.iter().any(|point| point.course.is_some());
-    let point = |((at, _), point): (&(Timestamp, _), &_)| point_answer(&time_text(*at), *point, is_gauge);
+    let point =
+        |((at, _), point): (&(Timestamp, _), &_)| point_answer(&time_text(*at), *point, is_gauge);
     let points: Vec<Value> = query.buckets.iter().zip(&points).map(point).collect();
     Ok(Json(json!({ "points": points })))
 }
@@ -371,7 +379,10 @@ fn rules(
     let headers = body.headers.unwrap_or(known.headers);
     let Some(url) = url else {
         if !headers.is_empty() {
-            return Err(invalid("/headers", "a source without a url pushes, and is sent no headers"));
+            return Err(invalid(
+                "/headers",
+                "a source without a url pushes, and is sent no headers",
+            ));
         }
         if &*format != Format::Generic.as_str() {
             return Err(invalid("/format", "what is pushed is generic"));

@@ -238,15 +238,26 @@ impl Swept {
 /// What users do with sources, and ask of them.
 #[async_trait]
 pub trait SourceStore: Send + Sync {
-    async fn create(&self, id: &SourceId, rules: &SourceRules, max: usize) -> Result<Created, StoreError>;
+    async fn create(
+        &self,
+        id: &SourceId,
+        rules: &SourceRules,
+        max: usize,
+    ) -> Result<Created, StoreError>;
 
     async fn get(&self, id: &SourceId) -> Result<Option<Source>, StoreError>;
 
     /// In the order of their names.
-    async fn list(&self, after: Option<&SourceId>, limit: usize) -> Result<Vec<Source>, StoreError>;
+    async fn list(&self, after: Option<&SourceId>, limit: usize)
+    -> Result<Vec<Source>, StoreError>;
 
     /// Whether it still had that revision.
-    async fn change(&self, id: &SourceId, revision: i64, rules: &SourceRules) -> Result<bool, StoreError>;
+    async fn change(
+        &self,
+        id: &SourceId,
+        revision: i64,
+        rules: &SourceRules,
+    ) -> Result<bool, StoreError>;
 
     async fn delete(&self, id: &SourceId) -> Result<bool, StoreError>;
 
@@ -257,7 +268,11 @@ pub trait SourceStore: Send + Sync {
     async fn trend(&self, query: &TrendQuery) -> Result<Vec<TrendPoint>, StoreError>;
 
     /// Lines with their numbers, the newest first.
-    async fn logs(&self, filter: &LogFilter, limit: usize) -> Result<Vec<(i64, LogLine)>, StoreError>;
+    async fn logs(
+        &self,
+        filter: &LogFilter,
+        limit: usize,
+    ) -> Result<Vec<(i64, LogLine)>, StoreError>;
 
     /// Over these sources, or over all.
     async fn dashboard(&self, of: Option<&[SourceId]>) -> Result<Dashboard, StoreError>;
@@ -278,7 +293,11 @@ pub trait ReaderStore: Send + Sync {
     async fn flush(&self, parts: &[Part]) -> Result<Vec<(SourceId, Flushed)>, StoreError>;
 
     /// What was pushed to these sources after these numbers, in order.
-    async fn inbox(&self, after: &[(SourceId, i64)], limit: usize) -> Result<Vec<Pushed>, StoreError>;
+    async fn inbox(
+        &self,
+        after: &[(SourceId, i64)],
+        limit: usize,
+    ) -> Result<Vec<Pushed>, StoreError>;
 
     /// Removes what is too old.
     async fn sweep(&self) -> Result<Swept, StoreError>;

@@ -11,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use crate::hosts::{Hosts, Secret};
 use self::http::{HttpClient, HttpDocument};
 use self::kubernetes::access::Access;
 use self::kubernetes::{Kubernetes, Operation};
 use self::simulate::Simulate;
+use crate::hosts::{Hosts, Secret};
 
 /// One try of one item.
 #[derive(Debug, Clone, Copy)]

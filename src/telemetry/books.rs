@@ -171,7 +171,12 @@ impl Books {
     }
 
     /// Sources of which a part was written for the last time are forgotten.
-    pub fn written(&mut self, parts: &[Part], outcomes: &HashMap<SourceId, Flushed>, now: Timestamp) {
+    pub fn written(
+        &mut self,
+        parts: &[Part],
+        outcomes: &HashMap<SourceId, Flushed>,
+        now: Timestamp,
+    ) {
         self.buffer.landed();
         self.last_flush = Some(now);
         for part in parts {
@@ -196,9 +201,10 @@ impl Books {
         wanted: &impl Fn(&str) -> bool,
     ) -> Option<Vec<(Arc<str>, Map<String, Value>)>> {
         let own = self.owned.get(id).filter(|own| !own.leaving)?;
-        let here = own.inventory.instances.iter().filter(|(name, instance)| {
-            instance.status != InstanceStatus::Deleted && wanted(name)
-        });
+        let here =
+            own.inventory.instances.iter().filter(|(name, instance)| {
+                instance.status != InstanceStatus::Deleted && wanted(name)
+            });
         let shown = |(name, instance): (&Arc<str>, _)| {
             let mut shown = instance_shown(name, instance);
             shown.insert("source".to_owned(), id.as_str().into());

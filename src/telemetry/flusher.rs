@@ -163,7 +163,11 @@ impl Flusher {
         let shared = &self.shared;
         let rows = self.flight.iter().map(|part| {
             let events = usize::from(!part.events.is_empty());
-            1 + part.instances.len() + part.rollups.len() * 3 + part.logs.len() + part.messages.len() + events
+            1 + part.instances.len()
+                + part.rollups.len() * 3
+                + part.logs.len()
+                + part.messages.len()
+                + events
         });
         shared.metrics.telemetry.rows.inc_by(rows.sum::<usize>() as u64);
         let now = shared.log.now();

@@ -42,8 +42,9 @@ impl Format {
 
     /// An event, or what is wrong with the text.
     pub fn decode(self, text: &str) -> Result<Event, String> {
-        let value: Value = serde_json::from_str(text)
-            .map_err(|error| format!("not JSON: line {} column {}", error.line(), error.column()))?;
+        let value: Value = serde_json::from_str(text).map_err(|error| {
+            format!("not JSON: line {} column {}", error.line(), error.column())
+        })?;
         self.event(&value)
     }
 
@@ -104,7 +105,9 @@ fn metrics<T>(
     for (key, value) in entries.iter().filter(|(_, value)| !value.is_null()) {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:-/".contains(&byte);
         if !(1..=METRIC_BYTES_MAX).contains(&key.len()) || !key.bytes().all(word) {
-            return Err(format!("{name}: a name is 1 to {METRIC_BYTES_MAX} of A-Z a-z 0-9 _ . : / -"));
+            return Err(format!(
+                "{name}: a name is 1 to {METRIC_BYTES_MAX} of A-Z a-z 0-9 _ . : / -"
+            ));
         }
         let value = read(value).ok_or_else(|| format!("{name}/{key}: {what}"))?;
         read_ones.insert(key.as_str().into(), value);
@@ -273,8 +276,14 @@ mod tests {
         let event = Format::NodePass.decode(text).unwrap();
         assert_eq!(event.instance.as_deref(), Some("860e24a3"));
         assert_eq!(event.at, Some(Timestamp(1_795_255_200_123)));
-        assert_eq!(event.counters, [("tcp_rx".into(), 100), ("tcp_tx".into(), 200), ("udp_rx".into(), 0)].into());
-        assert_eq!(event.gauges, [("ping_ms".into(), 12.0), ("tcps".into(), 3.0), ("udps".into(), 0.0)].into());
+        assert_eq!(
+            event.counters,
+            [("tcp_rx".into(), 100), ("tcp_tx".into(), 200), ("udp_rx".into(), 0)].into()
+        );
+        assert_eq!(
+            event.gauges,
+            [("ping_ms".into(), 12.0), ("tcps".into(), 3.0), ("udps".into(), 0.0)].into()
+        );
         assert_eq!(&*event.facts["url"], r#""client://***@:3004/:3008?log=debug""#);
         assert_eq!(&*event.facts["restart"], "true");
     }
@@ -290,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_master_that_shuts_down_names_no_instance() {
-        for text in [r#"{"type":"shutdown","time":"x","instance":null}"#, r#"{"type":"shutdown"}"#] {
+        for text in [r#"{"type":"shutdown","time":"x","instance":null}"#, r#"{"type":"shutdown"}"#]
+        {
             let event = Format::NodePass.decode(text).unwrap();
             assert_eq!(event, Event::new(EventKind::Shutdown, None));
         }

@@ -202,7 +202,11 @@ impl Keeper {
         if let Some(old) = self.readers.remove(&lease.id) {
             old.stop.cancel();
         }
-        let known = shared.books.lock().own(&lease.id).map(|own| (own.lease.term, own.leaving || own.release));
+        let known = shared
+            .books
+            .lock()
+            .own(&lease.id)
+            .map(|own| (own.lease.term, own.leaving || own.release));
         match known {
             Some((term, false)) if term == lease.term => {
                 if let Some(own) = shared.books.lock().own(&lease.id) {
@@ -260,14 +264,16 @@ impl Keeper {
     /// Takes in what was pushed to the sources that are held here.
     async fn take_pushed(&self) {
         let pushing = self.readers.iter().filter(|(_, reading)| reading.pushes);
-        let pushing: Vec<(SourceId, i64)> = pushing.map(|(id, reading)| (id.clone(), reading.term)).collect();
+        let pushing: Vec<(SourceId, i64)> =
+            pushing.map(|(id, reading)| (id.clone(), reading.term)).collect();
         if pushing.is_empty() {
             return;
         }
         loop {
             let after: Vec<(SourceId, i64)> = {
                 let mut books = self.shared.books.lock();
-                let seen = |id: &SourceId, books: &mut Books| books.own(id).map_or(0, |own| own.inbox);
+                let seen =
+                    |id: &SourceId, books: &mut Books| books.own(id).map_or(0, |own| own.inbox);
                 pushing.iter().map(|(id, _)| (id.clone(), seen(id, &mut books))).collect()
             };
             let found = match self.shared.readers.inbox(&after, PUSHED_MAX).await {
@@ -279,7 +285,8 @@ impl Keeper {
             };
             let full = found.len() == PUSHED_MAX;
             for pushed in found {
-                let term = pushing.iter().find(|(id, _)| *id == pushed.id).map_or(0, |(_, term)| *term);
+                let term =
+                    pushing.iter().find(|(id, _)| *id == pushed.id).map_or(0, |(_, term)| *term);
                 self.take(&pushed, term).await;
             }
             if !full {

@@ -47,7 +47,8 @@ impl Mirror {
     pub fn follow(&mut self, id: &SourceId) {
         let now = Instant::now();
         self.sources.retain(|_, followed| now - followed.asked < FOLLOWED);
-        let fresh = || Followed { instances: HashMap::new(), version: None, filled: false, asked: now };
+        let fresh =
+            || Followed { instances: HashMap::new(), version: None, filled: false, asked: now };
         self.sources.entry(id.clone()).or_insert_with(fresh).asked = now;
     }
 
@@ -71,16 +72,19 @@ impl Mirror {
 
     pub fn take(&mut self, id: &SourceId, mut shown: Shown) {
         let Some(followed) = self.sources.get_mut(id) else { return };
-        let version = shown.remove("version").and_then(|version| {
-            Some((version[0].as_i64()?, version[1].as_u64()?))
-        });
+        let version = shown
+            .remove("version")
+            .and_then(|version| Some((version[0].as_i64()?, version[1].as_u64()?)));
         let next = match (followed.version, version) {
             (_, None) => false,
             (None, Some(_)) => true,
-            (Some((term, number)), Some(new)) => new == (term, number + 1) || new.0 > term && new.1 == 1,
+            (Some((term, number)), Some(new)) => {
+                new == (term, number + 1) || new.0 > term && new.1 == 1
+            }
         };
         let name = shown.get("instance").and_then(Value::as_str).map(Arc::from);
-        let (true, Some(name), Some(_)) = (next, name, shown.get("at").and_then(Value::as_str)) else {
+        let (true, Some(name), Some(_)) = (next, name, shown.get("at").and_then(Value::as_str))
+        else {
             self.sources.remove(id);
             return;
         };
@@ -116,7 +120,8 @@ mod tests {
     use super::*;
 
     fn state(version: (i64, u64), at: &str, status: &str) -> Shown {
-        let state = json!({"instance": "a", "at": at, "status": status, "version": [version.0, version.1]});
+        let state =
+            json!({"instance": "a", "at": at, "status": status, "version": [version.0, version.1]});
         state.as_object().unwrap().clone()
     }
 

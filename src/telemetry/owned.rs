@@ -87,7 +87,13 @@ impl Owned {
         &self.lease.id
     }
 
-    pub fn apply(&mut self, event: &Event, now: Timestamp, room: usize, buffer: &mut Buffer) -> Taken {
+    pub fn apply(
+        &mut self,
+        event: &Event,
+        now: Timestamp,
+        room: usize,
+        buffer: &mut Buffer,
+    ) -> Taken {
         let at = Inventory::moment(event, now);
         let changed = match self.inventory.apply(event, now, room) {
             Ok(changed) => changed,
@@ -134,7 +140,11 @@ impl Owned {
             {
                 let mut shown = instance_shown(&name, instance);
                 shown.insert("source".to_owned(), self.lease.id.as_str().into());
-                self.messages.push((kind, Some(name.clone()), Value::Object(shown).to_string().into()));
+                self.messages.push((
+                    kind,
+                    Some(name.clone()),
+                    Value::Object(shown).to_string().into(),
+                ));
             }
             self.dirty.insert(name.clone());
             self.live.insert(name);

@@ -16,7 +16,8 @@ use crate::domain::{Event, SourceId, SourceStatus, Timestamp};
 use crate::store::source::SourceLease;
 
 /// How long to leave a source alone that cannot be read: from this to that.
-const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(250)..=Duration::from_secs(30);
+const RETRY: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(250)..=Duration::from_secs(30);
 
 /// Why a connection ended.
 enum Ended {
@@ -35,8 +36,7 @@ pub async fn read(shared: Arc<Shared>, lease: SourceLease, stop: CancellationTok
         .without_max_times();
     let mut backoff = backoffs.build();
     let mut place = Place { last_id: lease.last_event_id.clone(), retry_ms: None };
-    let opened =
-        shared.remote.opened(&lease.id, lease.url.as_deref(), lease.sealed.as_deref());
+    let opened = shared.remote.opened(&lease.id, lease.url.as_deref(), lease.sealed.as_deref());
     let secrets = match opened {
         Ok(secrets) => secrets,
         Err(reason) => {
@@ -128,7 +128,13 @@ async fn connection(
 
 impl Shared {
     /// Takes an event into memory, as soon as there is room. False if the source is not ours any more.
-    pub(super) async fn apply(&self, id: &SourceId, term: i64, event: &Event, now: Timestamp) -> bool {
+    pub(super) async fn apply(
+        &self,
+        id: &SourceId,
+        term: i64,
+        event: &Event,
+        now: Timestamp,
+    ) -> bool {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
             // Registered first, so that no room is missed between the look and the wait.

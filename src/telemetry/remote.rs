@@ -78,11 +78,17 @@ impl Remote {
     }
 
     /// What is shown of a URL, and the rest with the headers, sealed.
-    pub fn sealed(&self, id: &SourceId, secrets: &Secrets) -> Result<(String, Option<String>), String> {
+    pub fn sealed(
+        &self,
+        id: &SourceId,
+        secrets: &Secrets,
+    ) -> Result<(String, Option<String>), String> {
         let mut url = Url::parse(&secrets.url).map_err(|error| format!("url: {error}"))?;
         self.hosts.check(&url)?;
         if !url.username().is_empty() || url.password().is_some() {
-            return Err("url: a user and a password belong into the header Authorization".to_owned());
+            return Err(
+                "url: a user and a password belong into the header Authorization".to_owned()
+            );
         }
         if url.query() == Some(HIDDEN) {
             return Err(format!("url: give the query itself instead of {HIDDEN}"));
@@ -126,7 +132,11 @@ impl Remote {
     }
 
     /// Asks for the stream, from the last id on.
-    pub async fn open(&self, secrets: &Secrets, last_id: Option<&str>) -> Result<Response, Refusal> {
+    pub async fn open(
+        &self,
+        secrets: &Secrets,
+        last_id: Option<&str>,
+    ) -> Result<Response, Refusal> {
         let failed = |reason: String| Refusal::Failed(reason);
         let client = self.client.as_ref().map_err(|error| failed(error.clone()))?;
         let mut url = Url::parse(&secrets.url).map_err(|error| failed(format!("url: {error}")))?;
@@ -165,7 +175,9 @@ impl Remote {
             let kind = answer.headers().get(reqwest::header::CONTENT_TYPE);
             let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
             if !kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream") {
-                return Err(failed("it answers with something else than text/event-stream".to_owned()));
+                return Err(failed(
+                    "it answers with something else than text/event-stream".to_owned(),
+                ));
             }
             return Ok(answer);
         }
@@ -176,7 +188,11 @@ impl Remote {
         let (mut events, mut malformed) = (0, 0);
         let format = Format::parse(&source.rules.format).unwrap_or(Format::Generic);
         let outcome = async {
-            let opened = self.opened(&source.id, source.rules.url.as_deref(), source.rules.sealed.as_deref())?;
+            let opened = self.opened(
+                &source.id,
+                source.rules.url.as_deref(),
+                source.rules.sealed.as_deref(),
+            )?;
             let mut answer = self.open(&opened, None).await.map_err(|refusal| match refusal {
                 Refusal::NoContent => "it has nothing to say (204)".to_owned(),
                 Refusal::Failed(reason) => reason,
@@ -226,7 +242,14 @@ fn headers(own: &BTreeMap<String, String>) -> Result<HeaderMap, String> {
     for (name, value) in own {
         let refuse = || format!("headers: {name:?} is no header that may be set");
         let parsed: HeaderName = name.parse().map_err(|_| refuse())?;
-        let reserved = ["host", "content-length", "transfer-encoding", "connection", "accept", "last-event-id"];
+        let reserved = [
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "accept",
+            "last-event-id",
+        ];
         if reserved.contains(&parsed.as_str()) || value.len() > HEADER_BYTES_MAX {
             return Err(refuse());
         }
@@ -260,7 +283,9 @@ mod tests {
         let keyless = Remote::new(hosts, None);
         assert!(keyless.sealed(&id, &plain).is_ok());
         assert!(keyless.sealed(&id, &secrets).unwrap_err().contains("telemetry_key"));
-        for bad in ["https://u:p@np.test/", "https://other.test/", "np.test", "https://np.test/?***"] {
+        for bad in
+            ["https://u:p@np.test/", "https://other.test/", "np.test", "https://np.test/?***"]
+        {
             let bad = Secrets { url: bad.to_owned(), ..Secrets::default() };
             assert!(remote.sealed(&id, &bad).is_err(), "{}", bad.url);
         }

@@ -29,7 +29,8 @@ impl Sealer {
     pub fn new(key: Option<&str>) -> Sealer {
         let key = key.map(|text| {
             let hash = digest(&SHA256, format!("tidings source secrets {text}").as_bytes());
-            RandomizedNonceKey::new(&AES_256_GCM, hash.as_ref()).expect("a hash is as long as a key")
+            RandomizedNonceKey::new(&AES_256_GCM, hash.as_ref())
+                .expect("a hash is as long as a key")
         });
         Sealer { key }
     }

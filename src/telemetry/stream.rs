@@ -124,7 +124,8 @@ impl Guard {
             if std::mem::take(&mut self.begins) && letter == '\u{feff}' {
                 continue;
             }
-            let line_feed_of_cr = std::mem::replace(&mut self.after_cr, letter == '\r') && letter == '\n';
+            let line_feed_of_cr =
+                std::mem::replace(&mut self.after_cr, letter == '\r') && letter == '\n';
             if line_feed_of_cr {
                 // The line ended with the CR already.
                 continue;
@@ -159,7 +160,8 @@ impl Guard {
         if let Err(error) = std::str::from_utf8(&bytes) {
             // Only what the end of the input cut off may still become a letter.
             let tail = bytes.len().saturating_sub(3)..bytes.len();
-            let begins = tail.rev().find(|at| bytes[*at] >= 0xc0).filter(|at| *at >= error.valid_up_to());
+            let begins =
+                tail.rev().find(|at| bytes[*at] >= 0xc0).filter(|at| *at >= error.valid_up_to());
             if let Some(at) = begins
                 && std::str::from_utf8(&bytes[at..]).is_err_and(|error| error.error_len().is_none())
             {
@@ -219,7 +221,10 @@ mod tests {
         let (_, place) = read(b"id: 7\ndata: a\n\nid\nretry: 999999999\ndata: b\n\n", &[]);
         assert_eq!(place, Place { last_id: None, retry_ms: Some(RETRY_MS_MAX) });
         // One with a NUL is none.
-        assert_eq!(read(b"id: 7\ndata: a\n\nid: a\0b\ndata: b\n\n", &[]).1.last_id, Some("7".into()));
+        assert_eq!(
+            read(b"id: 7\ndata: a\n\nid: a\0b\ndata: b\n\n", &[]).1.last_id,
+            Some("7".into())
+        );
     }
 
     #[test]

@@ -37,13 +37,14 @@ pub fn buckets(
     step: Step,
     zone: &TimeZone,
 ) -> Option<Vec<(Timestamp, Timestamp)>> {
-    let zoned = |at: Timestamp| {
-        Some(jiff::Timestamp::from_millisecond(at.0).ok()?.to_zoned(zone.clone()))
-    };
+    let zoned =
+        |at: Timestamp| Some(jiff::Timestamp::from_millisecond(at.0).ok()?.to_zoned(zone.clone()));
     let mut at = zoned(from)?;
     at = match step {
         Step::Day => at.start_of_day().ok()?,
-        Step::Hour => at.round(ZonedRound::new().smallest(Unit::Hour).mode(jiff::RoundMode::Floor)).ok()?,
+        Step::Hour => {
+            at.round(ZonedRound::new().smallest(Unit::Hour).mode(jiff::RoundMode::Floor)).ok()?
+        }
         Step::Minute => zoned(Level::Minute.bucket(from))?,
     };
     let mut buckets = Vec::new();
@@ -102,16 +103,20 @@ mod tests {
 
     #[test]
     fn days_are_as_long_as_they_are_where_one_lives() {
-        let spring = hours("Europe/Berlin", "2026-03-28T00:00:00Z", "2026-03-30T12:00:00Z", Step::Day);
+        let spring =
+            hours("Europe/Berlin", "2026-03-28T00:00:00Z", "2026-03-30T12:00:00Z", Step::Day);
         assert_eq!(spring, [24, 23, 24]);
-        let autumn = hours("Europe/Berlin", "2026-10-24T00:00:00Z", "2026-10-26T12:00:00Z", Step::Day);
+        let autumn =
+            hours("Europe/Berlin", "2026-10-24T00:00:00Z", "2026-10-26T12:00:00Z", Step::Day);
         assert_eq!(autumn, [24, 25, 24]);
         // Where there is no midnight on that day, it begins at one.
-        let missing = hours("America/Sao_Paulo", "2018-11-04T00:00:00Z", "2018-11-05T01:00:00Z", Step::Day);
+        let missing =
+            hours("America/Sao_Paulo", "2018-11-04T00:00:00Z", "2018-11-05T01:00:00Z", Step::Day);
         assert_eq!(missing, [24, 23]);
         let utc = hours("UTC", "2026-10-24T05:00:00Z", "2026-10-26T00:00:00Z", Step::Day);
         assert_eq!(utc, [24, 24]);
-        let through = hours("Europe/Berlin", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z", Step::Hour);
+        let through =
+            hours("Europe/Berlin", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z", Step::Hour);
         assert_eq!(through, [1; 25]);
     }
 

@@ -65,7 +65,10 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
 fn requested(example: &Example) -> Vec<(String, String)> {
     let path = |target: &str| {
         let path = target.split('?').next().unwrap();
-        path.replace("{task}", "{id}").replace("{notice}", "{id}")
+        path.replace("{task}", "{id}")
+            .replace("{notice}", "{id}")
+            .replace("edge-1", "{id}")
+            .replace("i-9", "{instance}")
     };
     let words = |line: &str| {
         let mut words = line.split(' ');

@@ -1,7 +1,7 @@
 //! Sources, from the stream to the chart: over the real binary and a server of streams of our own.
 
 mod fleet;
-mod reading;
+pub mod reading;
 mod showing;
 pub mod station;
 
@@ -23,7 +23,12 @@ pub fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a
     settings.iter().map(|(key, value)| (*key, value.as_str())).collect()
 }
 
-pub async fn ask(replica: &Replica, method: &str, target: &str, body: Option<&Value>) -> (u16, Value) {
+pub async fn ask(
+    replica: &Replica,
+    method: &str,
+    target: &str,
+    body: Option<&Value>,
+) -> (u16, Value) {
     let method = method.parse().unwrap();
     let mut request = reqwest::Client::new().request(method, format!("{}{target}", replica.url));
     if let Some(body) = body {

@@ -105,7 +105,8 @@ pub fn ingest_body(text: &str) -> Result<(String, String, usize), Problem> {
     let mut fields = Fields::read(text, "")?;
     let mut faults = Faults::default();
     let source: Option<String> = fields.take_required("source", "a string", &mut faults);
-    let events: Option<&RawValue> = fields.take_required("events", "an array of events", &mut faults);
+    let events: Option<&RawValue> =
+        fields.take_required("events", "an array of events", &mut faults);
     fields.finish(&mut faults);
     let parsed: Option<Vec<Value>> = events.and_then(|raw| {
         let parsed = serde_json::from_str(raw.get()).ok();
@@ -154,4 +155,3 @@ pub fn point_answer(at: &str, point: TrendPoint, is_gauge: bool) -> Value {
         }
     }
 }
-

@@ -180,7 +180,8 @@ impl Inventory {
 
     /// Ends a list that was told completely: what was not in it is gone.
     pub fn reconcile(&mut self, now: Timestamp) -> Vec<(Arc<str>, Change)> {
-        let complete = self.list.as_ref().is_some_and(|(_, since)| now.0 - since.0 >= LIST_QUIET_MS);
+        let complete =
+            self.list.as_ref().is_some_and(|(_, since)| now.0 - since.0 >= LIST_QUIET_MS);
         let Some((seen, _)) = self.list.take_if(|_| complete) else { return Vec::new() };
         let mut gone = Vec::new();
         for (name, instance) in &mut self.instances {
@@ -303,8 +304,7 @@ impl Instance {
     }
 
     fn has_room(&self, name: &Arc<str>) -> bool {
-        self.gauges.contains_key(name)
-            || self.gauges.len() + self.counters.len() < METRICS_MAX
+        self.gauges.contains_key(name) || self.gauges.len() + self.counters.len() < METRICS_MAX
     }
 }
 
@@ -364,7 +364,10 @@ mod tests {
         let mut inventory = Inventory::default();
         apply(&mut inventory, &event(EventKind::Create, "a", 100), 0).unwrap();
         assert!(apply(&mut inventory, &event(EventKind::Delete, "a", 0), 1).unwrap().deleted);
-        assert_eq!(apply(&mut inventory, &event(EventKind::Update, "a", 110), 2), Err(Ignored::Gone));
+        assert_eq!(
+            apply(&mut inventory, &event(EventKind::Update, "a", 110), 2),
+            Err(Ignored::Gone)
+        );
         assert_eq!(apply(&mut inventory, &event(EventKind::Delete, "a", 0), 3), Err(Ignored::Gone));
         let late = Event { at: Some(NOW), ..event(EventKind::Create, "a", 100) };
         assert_eq!(apply(&mut inventory, &late, 4), Err(Ignored::Gone));

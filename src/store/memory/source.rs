@@ -153,7 +153,12 @@ impl MemoryStore {
 
 #[async_trait]
 impl SourceStore for MemoryStore {
-    async fn create(&self, id: &SourceId, rules: &SourceRules, max: usize) -> Result<Created, StoreError> {
+    async fn create(
+        &self,
+        id: &SourceId,
+        rules: &SourceRules,
+        max: usize,
+    ) -> Result<Created, StoreError> {
         let now = self.clock.now();
         let mut sources = self.sources.lock();
         if sources.entries.contains_key(id) {
@@ -197,13 +202,23 @@ impl SourceStore for MemoryStore {
         Ok(sources.entries.get(id).map(|entry| shown(entry, &sources, self.clock.now())))
     }
 
-    async fn list(&self, after: Option<&SourceId>, limit: usize) -> Result<Vec<Source>, StoreError> {
+    async fn list(
+        &self,
+        after: Option<&SourceId>,
+        limit: usize,
+    ) -> Result<Vec<Source>, StoreError> {
         let sources = self.sources.lock();
-        let later = sources.entries.values().filter(|one| after.is_none_or(|id| one.source.id > *id));
+        let later =
+            sources.entries.values().filter(|one| after.is_none_or(|id| one.source.id > *id));
         Ok(later.take(limit).map(|entry| shown(entry, &sources, self.clock.now())).collect())
     }
 
-    async fn change(&self, id: &SourceId, revision: i64, rules: &SourceRules) -> Result<bool, StoreError> {
+    async fn change(
+        &self,
+        id: &SourceId,
+        revision: i64,
+        rules: &SourceRules,
+    ) -> Result<bool, StoreError> {
         let now = self.clock.now();
         let changed = {
             let mut sources = self.sources.lock();
@@ -280,7 +295,11 @@ impl SourceStore for MemoryStore {
         Ok(points)
     }
 
-    async fn logs(&self, filter: &LogFilter, limit: usize) -> Result<Vec<(i64, LogLine)>, StoreError> {
+    async fn logs(
+        &self,
+        filter: &LogFilter,
+        limit: usize,
+    ) -> Result<Vec<(i64, LogLine)>, StoreError> {
         let sources = self.sources.lock();
         let Some(entry) = sources.entries.get(&filter.source) else { return Ok(Vec::new()) };
         let wanted = |(number, line): &&(i64, LogLine)| {
@@ -306,9 +325,10 @@ impl SourceStore for MemoryStore {
                     counters.entry(name.to_string()).or_default().0 += counter.total;
                 }
             }
-            let kept = entry.rollups.iter().filter(|((level, at, _), _)| {
-                *level == Level::Minute && *at > hour_ago
-            });
+            let kept = entry
+                .rollups
+                .iter()
+                .filter(|((level, at, _), _)| *level == Level::Minute && *at > hour_ago);
             let waiting = entry.instances.values().flat_map(|one| one.pending.minutes.values());
             for bucket in kept.map(|(_, bucket)| bucket).chain(waiting) {
                 for (name, growth) in &bucket.counters {
@@ -317,7 +337,8 @@ impl SourceStore for MemoryStore {
             }
         }
         let number = |sum: u128| json!(u64::try_from(sum).unwrap_or(u64::MAX));
-        let counters = counters.into_iter().map(|(name, (total, hour))| (name, (number(total), number(hour))));
+        let counters =
+            counters.into_iter().map(|(name, (total, hour))| (name, (number(total), number(hour))));
         dashboard.counters = counters.collect();
         Ok(dashboard)
     }
@@ -349,7 +370,8 @@ impl ReaderStore for MemoryStore {
                 held += 1;
             }
         }
-        let leases = sources.entries.values().filter(|entry| own(entry)).map(Entry::lease).collect();
+        let leases =
+            sources.entries.values().filter(|entry| own(entry)).map(Entry::lease).collect();
         Ok(SourceClaimed { total, share, leases })
     }
 
@@ -378,11 +400,12 @@ impl ReaderStore for MemoryStore {
             outcomes.push((part.id.clone(), Flushed::Done));
             if entry.flushed < part.number {
                 entry.write(part, &mut sources.numbers, now);
-                let draft = |(kind, key, data): &(&'static str, Option<Arc<str>>, Arc<str>)| Draft {
-                    kind: Some((*kind).into()),
-                    key: key.clone(),
-                    ..Draft::new(part.id.topic(), data.clone())
-                };
+                let draft =
+                    |(kind, key, data): &(&'static str, Option<Arc<str>>, Arc<str>)| Draft {
+                        kind: Some((*kind).into()),
+                        key: key.clone(),
+                        ..Draft::new(part.id.topic(), data.clone())
+                    };
                 drafts.extend(part.messages.iter().map(draft));
             }
         }
@@ -393,7 +416,11 @@ impl ReaderStore for MemoryStore {
         Ok(outcomes)
     }
 
-    async fn inbox(&self, after: &[(SourceId, i64)], limit: usize) -> Result<Vec<Pushed>, StoreError> {
+    async fn inbox(
+        &self,
+        after: &[(SourceId, i64)],
+        limit: usize,
+    ) -> Result<Vec<Pushed>, StoreError> {
         let sources = self.sources.lock();
         let waiting = after.iter().filter_map(|(id, number)| {
             let inbox = &sources.entries.get(id)?.inbox;

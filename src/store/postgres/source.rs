@@ -33,7 +33,12 @@ impl PostgresStore {
 
 #[async_trait]
 impl SourceStore for PostgresStore {
-    async fn create(&self, id: &SourceId, rules: &SourceRules, max: usize) -> Result<Created, StoreError> {
+    async fn create(
+        &self,
+        id: &SourceId,
+        rules: &SourceRules,
+        max: usize,
+    ) -> Result<Created, StoreError> {
         let SourceRules { format, url, sealed, headers, enabled } = rules;
         let headers: Vec<&str> = headers.iter().map(|name| &**name).collect();
         let max = count(max);
@@ -55,12 +60,21 @@ impl SourceStore for PostgresStore {
         rows.first().map(source).transpose()
     }
 
-    async fn list(&self, after: Option<&SourceId>, limit: usize) -> Result<Vec<Source>, StoreError> {
+    async fn list(
+        &self,
+        after: Option<&SourceId>,
+        limit: usize,
+    ) -> Result<Vec<Source>, StoreError> {
         let params: Params = &[&None::<&str>, &after.map(SourceId::as_str), &count(limit)];
         self.database.rows(&query::SOURCE_GET, params).await?.iter().map(source).collect()
     }
 
-    async fn change(&self, id: &SourceId, revision: i64, rules: &SourceRules) -> Result<bool, StoreError> {
+    async fn change(
+        &self,
+        id: &SourceId,
+        revision: i64,
+        rules: &SourceRules,
+    ) -> Result<bool, StoreError> {
         let SourceRules { format, url, sealed, headers, enabled } = rules;
         let headers: Vec<&str> = headers.iter().map(|name| &**name).collect();
         let (url, sealed) = (url.as_deref(), sealed.as_deref());
@@ -116,7 +130,11 @@ impl SourceStore for PostgresStore {
         Ok(points)
     }
 
-    async fn logs(&self, filter: &LogFilter, limit: usize) -> Result<Vec<(i64, LogLine)>, StoreError> {
+    async fn logs(
+        &self,
+        filter: &LogFilter,
+        limit: usize,
+    ) -> Result<Vec<(i64, LogLine)>, StoreError> {
         let LogFilter { source, instance, before } = filter;
         let params: Params = &[&source.as_str(), &instance.as_deref(), before, &count(limit)];
         let line = |found: &Row| {
@@ -168,7 +186,8 @@ impl ReaderStore for PostgresStore {
     async fn instances(&self, id: &SourceId) -> Result<Vec<(Arc<str>, Instance)>, StoreError> {
         let one = |found: &Row| {
             let (at, created_at) = (Timestamp(get(found, 4)?), Timestamp(get(found, 5)?));
-            let read = instance_read(get(found, 1)?, get(found, 2)?, get(found, 3)?, at, created_at);
+            let read =
+                instance_read(get(found, 1)?, get(found, 2)?, get(found, 3)?, at, created_at);
             let instance = read.ok_or_else(|| row::corrupt("the state of an instance"))?;
             Ok((get::<&str>(found, 0)?.into(), instance))
         };
@@ -194,7 +213,11 @@ impl ReaderStore for PostgresStore {
         rows.iter().map(outcome).collect()
     }
 
-    async fn inbox(&self, after: &[(SourceId, i64)], limit: usize) -> Result<Vec<Pushed>, StoreError> {
+    async fn inbox(
+        &self,
+        after: &[(SourceId, i64)],
+        limit: usize,
+    ) -> Result<Vec<Pushed>, StoreError> {
         let (ids, numbers): (Vec<&str>, Vec<i64>) =
             after.iter().map(|(id, number)| (id.as_str(), *number)).unzip();
         let params: Params = &[&ids, &numbers, &count(limit)];
@@ -319,15 +342,11 @@ fn part(part: &Part) -> Value {
         put("last_at", times().max().into());
     }
     if !part.logs.is_empty() {
-        let one = |line: &LogLine| {
-            json!({"instance": line.instance.as_deref(), "at": line.at.0, "text": &*line.text})
-        };
+        let one = |line: &LogLine| json!({"instance": line.instance.as_deref(), "at": line.at.0, "text": &*line.text});
         put("logs", part.logs.iter().map(one).collect());
     }
     if !part.messages.is_empty() {
-        let one = |(kind, key, data): &(&str, Option<Arc<str>>, Arc<str>)| {
-            json!({"kind": kind, "key": key.as_deref(), "data": &**data})
-        };
+        let one = |(kind, key, data): &(&str, Option<Arc<str>>, Arc<str>)| json!({"kind": kind, "key": key.as_deref(), "data": &**data});
         put("messages", part.messages.iter().map(one).collect());
     }
     Value::Object(written)

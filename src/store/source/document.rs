@@ -155,13 +155,8 @@ mod tests {
         let one = &inventory.instances["a"];
         assert_eq!(one.pending.minutes.len(), 3);
         let (state, pending) = instance_parts(one);
-        let read = instance_read(
-            "up",
-            &state.to_string(),
-            &pending.to_string(),
-            one.at,
-            one.created_at,
-        );
+        let read =
+            instance_read("up", &state.to_string(), &pending.to_string(), one.at, one.created_at);
         assert_eq!(read.as_ref(), Some(one));
         assert_eq!(instance_shown("a", one)["totals"]["rx"], "18446744073709551617");
         assert!(instance_read("up", "{}", "{}", one.at, one.at).is_none());

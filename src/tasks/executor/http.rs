@@ -224,7 +224,9 @@ mod tests {
     use super::*;
 
     fn client() -> HttpClient {
-        let hosts = Hosts::parse("task_http_hosts", &["nodes.test".to_owned(), "other.test".to_owned()]).unwrap();
+        let hosts =
+            Hosts::parse("task_http_hosts", &["nodes.test".to_owned(), "other.test".to_owned()])
+                .unwrap();
         HttpClient::new(hosts, vec![Secret::parse("token@nodes.test=s3cr3t").unwrap()])
     }
 

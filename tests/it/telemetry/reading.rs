@@ -8,7 +8,7 @@ use crate::fleet::{Replica, until};
 use crate::harness;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_source_is_read_by_one_replica_and_by_another_when_that_one_dies() {
+pub async fn a_source_is_read_by_one_replica_and_by_another_when_that_one_dies() {
     let station = Station::start().await;
     let (url, settings) = (harness::database_url().await, settings(&station));
     let mut fleet = vec![
@@ -95,7 +95,8 @@ async fn a_source_comes_back_from_where_it_was_and_is_left_alone_after_204() {
     until_status(&replica, "a", "stopped").await;
     let connections = station.connections("a");
     station.answer("a", None);
-    let (status, _) = ask(&replica, "PATCH", "/v1/sources/a", Some(&json!({"enabled": true}))).await;
+    let (status, _) =
+        ask(&replica, "PATCH", "/v1/sources/a", Some(&json!({"enabled": true}))).await;
     assert_eq!(status, 200);
     until_status(&replica, "a", "connected").await;
     assert_eq!(station.connections("a"), connections + 1);
@@ -118,7 +119,10 @@ async fn secrets_go_to_their_source_alone_and_are_shown_to_nobody() {
         "name": "a", "url": format!("{}?token={secret}", station.url("a")), "headers": {"X-API-Key": secret},
     });
     create(&replica, &body).await;
-    until("it is asked with its secret", async || station.header("a", "x-api-key").as_deref() == Some(secret)).await;
+    until("it is asked with its secret", async || {
+        station.header("a", "x-api-key").as_deref() == Some(secret)
+    })
+    .await;
     station.answer("a", Some((307, Some(other.url("b")))));
     station.hang_up("a");
     until("it was led elsewhere", async || other.connections("b") == 1).await;
@@ -151,14 +155,20 @@ async fn what_is_pushed_to_any_replica_counts_once() {
     until_status(&two, "push", "connected").await;
     for round in 0..20_u64 {
         let event = |instance: &str| json!({"type": "update", "instance": instance, "counters": {"tcp_rx": round * 10}});
-        let events = [event("a"), event("b"), json!({"type": "log", "instance": "a", "text": format!("line {round}")})];
+        let events = [
+            event("a"),
+            event("b"),
+            json!({"type": "log", "instance": "a", "text": format!("line {round}")}),
+        ];
         let replica = if round % 2 == 0 { &one } else { &two };
         let body = json!({"source": "push", "events": events});
         assert_eq!(ask(replica, "POST", "/v1/ingest", Some(&body)).await.0, 202);
     }
     until("all is counted", async || {
         let one = get(&two, "/v1/sources/push/instances").await;
-        one["instances"].as_array().is_some_and(|all| all.len() == 2 && all.iter().all(|one| one["totals"]["tcp_rx"] == 190))
+        one["instances"].as_array().is_some_and(|all| {
+            all.len() == 2 && all.iter().all(|one| one["totals"]["tcp_rx"] == 190)
+        })
     })
     .await;
     until("the lines are kept", async || {
@@ -166,10 +176,16 @@ async fn what_is_pushed_to_any_replica_counts_once() {
     })
     .await;
     let first = get(&one, "/v1/logs?source=push&limit=8").await;
-    assert_eq!((first["logs"][0]["text"].as_str(), &first["more"]), (Some("line 19"), &json!(true)));
+    assert_eq!(
+        (first["logs"][0]["text"].as_str(), &first["more"]),
+        (Some("line 19"), &json!(true))
+    );
     let before = first["logs"][7]["id"].as_u64().unwrap();
     let second = get(&one, &format!("/v1/logs?source=push&limit=100&before={before}")).await;
-    assert_eq!((second["logs"][0]["text"].as_str(), &second["more"]), (Some("line 11"), &json!(false)));
+    assert_eq!(
+        (second["logs"][0]["text"].as_str(), &second["more"]),
+        (Some("line 11"), &json!(false))
+    );
     assert_eq!(names(&one, "push").await, ["a", "b"]);
 }
 
@@ -187,6 +203,7 @@ async fn what_is_not_in_the_list_is_gone_and_nothing_late_brings_it_back() {
     until("one is gone", async || names(&replica, "a").await == ["stays"]).await;
     station.tell("a", &json!({"type": "update", "instance": "goes", "counters": {"tcp_rx": 5}}));
     station.count("a", "stays", 5);
-    until("what came after it was read", async || counter(&replica, "a", "stays").await == Some(6)).await;
+    until("what came after it was read", async || counter(&replica, "a", "stays").await == Some(6))
+        .await;
     assert_eq!(names(&replica, "a").await, ["stays"]);
 }

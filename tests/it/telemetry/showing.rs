@@ -59,7 +59,8 @@ async fn what_happens_is_said_on_the_topic_of_the_source() {
     while !wanted.is_empty() {
         let frame = socket.frame().await;
         let kind = frame["kind"].as_str().unwrap_or_default().to_owned();
-        let expected = if kind.starts_with("log") || kind == "instance.state" { "signal" } else { "event" };
+        let expected =
+            if kind.starts_with("log") || kind == "instance.state" { "signal" } else { "event" };
         if frame["type"] == "message" {
             assert_eq!(frame["class"], expected, "{frame}");
         }
@@ -83,20 +84,36 @@ async fn trends_and_the_dashboard_are_what_was_counted() {
             station.count("a", "j", 100);
         }
         let sum = |trend: &Value, name: &str| -> f64 {
-            trend["points"].as_array().unwrap().iter().filter_map(|point| point[name].as_f64()).sum()
+            trend["points"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(|point| point[name].as_f64())
+                .sum()
         };
         for step in ["1m", "1h", "1d"] {
             for (instance, expected) in [("", 550.0), ("&instance=i", 50.0)] {
-                let target = format!("/v1/trends?source=a&metric=tcp_rx&step={step}&tz=Europe/Berlin{instance}");
-                until("it is counted", async || sum(&get(&replica, &target).await, "sum") == expected).await;
+                let target = format!(
+                    "/v1/trends?source=a&metric=tcp_rx&step={step}&tz=Europe/Berlin{instance}"
+                );
+                until("it is counted", async || {
+                    sum(&get(&replica, &target).await, "sum") == expected
+                })
+                .await;
             }
         }
         let trend = get(&replica, "/v1/trends?source=a&metric=ping_ms&step=1m").await;
         let points = trend["points"].as_array().unwrap();
         assert!(points.len() >= 60, "{}", points.len());
-        assert_eq!(points[0], json!({"at": points[0]["at"], "avg": null, "min": null, "max": null, "samples": 0}));
+        assert_eq!(
+            points[0],
+            json!({"at": points[0]["at"], "avg": null, "min": null, "max": null, "samples": 0})
+        );
         let shown = points.iter().rev().find(|point| point["samples"] != 0).unwrap();
-        assert_eq!((&shown["avg"], &shown["min"], &shown["max"]), (&json!(1.5), &json!(1.5), &json!(1.5)));
+        assert_eq!(
+            (&shown["avg"], &shown["min"], &shown["max"]),
+            (&json!(1.5), &json!(1.5), &json!(1.5))
+        );
         let dashboard = get(&replica, "/v1/dashboard").await;
         assert_eq!(dashboard["sources"], json!({"connected": 1}));
         assert_eq!(dashboard["instances"], json!({"up": 2}));

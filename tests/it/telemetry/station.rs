@@ -43,7 +43,11 @@ impl Drop for Station {
     }
 }
 
-async fn stream(State(spots): State<Spots>, Path(name): Path<String>, headers: HeaderMap) -> Response {
+async fn stream(
+    State(spots): State<Spots>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let mut spots = spots.lock();
     let spot = spots.entry(name).or_default();
     spot.connections += 1;
@@ -81,7 +85,8 @@ fn state(kind: &str, instance: &str, counter: u64) -> Value {
 impl Station {
     pub async fn start() -> Station {
         let spots = Spots::default();
-        let router = Router::new().route("/{name}", axum::routing::get(stream)).with_state(spots.clone());
+        let router =
+            Router::new().route("/{name}", axum::routing::get(stream)).with_state(spots.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
