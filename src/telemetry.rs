@@ -306,10 +306,9 @@ impl Telemetry {
 impl Shared {
     fn stats(&self) -> Value {
         let metrics = &self.metrics.telemetry;
-        let (memory, store) = (
-            metrics.reads.get_or_create(&"memory".into()).get(),
-            metrics.reads.get_or_create(&"store".into()).get(),
-        );
+        // One after the other: each holds the family while it lives, and the second may have to be made.
+        let memory = metrics.reads.get_or_create(&"memory".into()).get();
+        let store = metrics.reads.get_or_create(&"store".into()).get();
         let rate = |part: u64, all: u64| {
             if all == 0 { Value::Null } else { (part as f64 / all as f64).into() }
         };
