@@ -114,7 +114,7 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/v1/ws?topics=task:{task}", [200, 403, 200]),
     get("/v1/ws?topics=task:none", [403, 403, 200]),
     send("POST", "/v1/notices", NOTICE, [403, 403, 202]),
-    send("POST", "/v1/sources", r#"{"name":"made"}"#, [403, 403, 409]),
+    send("POST", "/v1/sources", r#"{"name":"made","url":"http://nowhere.test/"}"#, [403, 403, 422]),
     get("/v1/sources", [200, 200, 200]),
     get("/v1/sources/edge-1", [403, 403, 404]),
     send("PATCH", "/v1/sources/edge-1", r#"{"enabled":true}"#, [403, 403, 404]),
