@@ -9,13 +9,17 @@ pub mod protocol;
 
 mod access;
 mod body;
+mod console;
 mod health;
 mod inbox;
 mod messages;
 mod notices;
+mod openapi;
 mod query;
 mod receiving;
+mod replicas;
 mod session;
+mod settings;
 mod sse;
 mod stats;
 mod tasks;
@@ -32,6 +36,7 @@ use axum::routing::{any, get, post};
 use tokio::sync::watch;
 
 use self::limits::{Limits, OriginPolicy};
+pub use self::replicas::Roll;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::feed::{Feed, FeedError, Start};
@@ -62,14 +67,30 @@ pub struct ApiSettings {
     pub long_poll_max: Duration,
     pub body_timeout: Duration,
     pub heartbeat: Duration,
-    /// Over how long the closes of a leaving replica are spread.
-    pub drain: Duration,
+    /// Over how long the closes of a leaving replica are spread, from when its listener is closed.
+    pub farewells: Duration,
     pub retention_s: u32,
     pub notice_users_max: usize,
     pub notice_expires_s_max: u32,
     pub task_items_max: usize,
     pub task_concurrency_max: u32,
     pub page: Page,
+    /// Whether it can be told to die.
+    pub demo: bool,
+    /// What is in force, without secrets.
+    pub effective: Vec<Setting>,
+}
+
+/// A setting as it is shown.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub part: &'static str,
+    pub key: &'static str,
+    /// `None`: it is set, and secret.
+    pub value: Option<String>,
+    pub source: String,
+    pub default: Option<&'static str>,
+    pub help: &'static str,
 }
 
 /// Whether the schema is what this version needs; written by `app`.
@@ -102,6 +123,7 @@ pub struct Inner {
     pub schema: watch::Receiver<SchemaCheck>,
     pub limits: Limits,
     pub started: tokio::time::Instant,
+    pub roll: Roll,
 }
 
 impl Api {
@@ -159,6 +181,12 @@ impl Api {
             .route("/v1/trends", get(telemetry::trends))
             .route("/v1/logs", get(telemetry::logs))
             .route("/v1/stats", get(stats::page))
+            .route("/v1/replicas", get(replicas::list))
+            .route("/v1/settings", get(settings::list))
+            .route("/v1/demo/kill", post(replicas::kill))
+            .route("/", get(console::index))
+            .route("/console/{*path}", get(console::file))
+            .route("/openapi.json", get(openapi::document))
             .method_not_allowed_fallback(error::method_not_allowed)
             .fallback(error::not_found)
             .layer(DefaultBodyLimit::max(self.inner.settings.body_bytes_max))

@@ -9,13 +9,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::loops::{LogLoops, Loops};
-use self::parts::Backend;
-pub use self::parts::{connector, log_in};
+pub use self::parts::{Backend, connector, log_in};
 use crate::api::limits::{Limits, OriginPolicy};
-use crate::api::{Api, ApiSettings, Inner, SchemaCheck};
+use crate::api::{Api, ApiSettings, Inner, Roll, SchemaCheck, Setting};
 use crate::auth::Authenticator;
 use crate::clock::Clock;
-use crate::config::{Config, Origins};
+use crate::config::{Config, Effective, Origins};
 use crate::hub::{Hub, QueueSettings};
 use crate::log::{Log, LogSettings};
 use crate::metrics::Metrics;
@@ -23,13 +22,15 @@ use crate::notices::Notices;
 use crate::presence::Presence;
 use crate::publish::{PublishSettings, publisher};
 use crate::recovery::{Recovery, RecoverySettings};
-use crate::server::{Bounds, Server, descriptors};
+use crate::server::{Bounds, Server, descriptors, farewells};
 use crate::store::Page;
+use crate::store::postgres::database::Database;
 use crate::supervise::{Shutdown, Supervisor};
 use crate::tasks::Tasks;
 use crate::telemetry::Telemetry;
 
-/// How long loops have to end after the last connection is gone.
+/// How long loops have to end after the last connection is gone: more than any of them takes, which
+/// each knows itself, whatever it waits for. What is still there then hangs.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -67,19 +68,30 @@ pub struct Replica {
     supervisor: Supervisor,
     tasks: Tasks,
     telemetry: Telemetry,
+    database: Option<Database>,
     drain: Duration,
 }
 
 impl Replica {
     /// Starts the loops and binds the addresses. Postgres may come later.
     pub async fn start(config: &Config, clock: Clock) -> Result<Replica, AppError> {
+        let metrics = Metrics::new();
+        let backend = Backend::new(config, &clock, &metrics)?;
+        Replica::over(backend, config, clock, metrics).await
+    }
+
+    /// Over a store and a bus that are given: in a test, ones that fail.
+    pub async fn over(
+        backend: Backend,
+        config: &Config,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Result<Replica, AppError> {
         if config.auth.is_empty() && !config.dev {
             return Err(AppError::NobodyMayEnter);
         }
-        let metrics = Metrics::new();
         let shutdown = Shutdown::new();
         let supervisor = Supervisor::new(shutdown.clone(), metrics.clone());
-        let backend = Backend::new(config, &clock, &metrics)?;
         let hub = Hub::new(queue_settings(config), metrics.hub.clone());
         let (log, log_loop) = Log::new(
             log_settings(config),
@@ -126,6 +138,7 @@ impl Replica {
         );
         let auth = Authenticator::new(parts::auth_settings(config)?, clock.clone())?;
         let (schema_known, schema) = watch::channel(SchemaCheck::Unknown);
+        let roll = Roll::new(hub.own_signals());
         let api = Api::new(Inner {
             settings: api_settings(config),
             auth: auth.clone(),
@@ -142,6 +155,7 @@ impl Replica {
             schema: schema.clone(),
             limits: Limits::new(config.publish.intake_bytes_max),
             started: tokio::time::Instant::now(),
+            roll,
         });
 
         // The listener binds before the loops start: what fails at once should leave nothing behind.
@@ -176,10 +190,12 @@ impl Replica {
             presence: presence_loop,
             telemetry: (readers, flusher, live),
             auth,
+            api,
             metrics,
         };
         loops.start(&supervisor);
         let drain = config.server.drain;
+        let database = backend.database;
         Ok(Replica {
             shutdown,
             address,
@@ -190,13 +206,16 @@ impl Replica {
             supervisor,
             tasks,
             telemetry,
+            database,
             drain,
         })
     }
 
     /// Serves until told to leave, then drains. Returns the exit code.
     pub async fn run(self) -> u8 {
-        let Replica { shutdown, server, ops, supervisor, tasks, telemetry, drain, .. } = self;
+        let Replica {
+            shutdown, server, ops, supervisor, tasks, telemetry, database, drain, ..
+        } = self;
         let ops = async {
             // Health is told to the end, so that a balancer sees the replica leave.
             let stop = Shutdown { draining: shutdown.stopping.clone(), ..shutdown.clone() };
@@ -222,6 +241,9 @@ impl Replica {
         };
         tokio::join!(serve, ops);
         let ending = supervisor.join_all(STOP_TIMEOUT).await;
+        if let Some(database) = database {
+            database.given_up().await;
+        }
         tracing::info!(code = ending.exit_code(), "left");
         ending.exit_code()
     }
@@ -308,7 +330,7 @@ fn api_settings(config: &Config) -> ApiSettings {
         long_poll_max: config.limits.long_poll_max,
         body_timeout: config.limits.body_timeout,
         heartbeat: config.hub.heartbeat,
-        drain: config.server.drain,
+        farewells: farewells(&config.server),
         retention_s: parts::seconds(config.postgres.retention),
         notice_users_max: config.notices.users_max,
         notice_expires_s_max: parts::seconds(config.notices.retention),
@@ -318,5 +340,19 @@ fn api_settings(config: &Config) -> ApiSettings {
             messages_max: config.feed.page_messages_max,
             bytes_max: config.feed.page_bytes_max,
         },
+        demo: config.demo,
+        effective: config.effective.iter().map(shown).collect(),
+    }
+}
+
+fn shown(effective: &Effective) -> Setting {
+    let Effective { setting, value, source } = effective;
+    Setting {
+        part: setting.part,
+        key: setting.key,
+        value: value.clone(),
+        source: source.clone(),
+        default: setting.default,
+        help: setting.help,
     }
 }

@@ -10,6 +10,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use crate::config::{self, Config, Flags};
 use crate::demo;
 
+mod bench;
 mod check;
 mod doctor;
 mod document;
@@ -60,6 +61,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         "tail" => read::<tail::Tail>(matches)?.run().await,
         "task" => read::<task::TaskCommand>(matches)?.run().await,
         "work" => read::<work::Work>(matches)?.run().await,
+        "bench" => read::<bench::Bench>(matches)?.run().await,
         "notice" => read::<notice::Notice>(matches)?.run().await,
         "check" => Ok(read::<check::Check>(matches)?.run().await),
         "token" => read::<token::Token>(matches)?.run(&load(matches)?),
@@ -106,6 +108,7 @@ fn command() -> Command {
             .arg_required_else_help(true),
         )
         .subcommand(check::Check::augment_args(Command::new("check").about(check::ABOUT)))
+        .subcommand(bench::Bench::augment_args(Command::new("bench").about(bench::ABOUT)))
         .subcommand(token::Token::augment_args(with_settings(
             "token",
             "Signs a token with the configured secret",

@@ -3,6 +3,7 @@
 //! `publish` says a message until somebody answers for it: under its idempotency key it is kept
 //! once, however often it was said. `tail` follows topics and comes back by itself, with the last
 //! cursor that it was given, so that what a caller is handed misses nothing and repeats nothing.
+//! `listen` and `posting` are one connection each and no more, for who measures.
 //! `history` reads back what is in the log; `task_…` submits tasks, shows and changes them, and works on
 //! them under a lease.
 //! Several addresses are several ways to one installation; they are tried in turn.
@@ -20,6 +21,7 @@ mod connection;
 mod exchange;
 mod history;
 mod incoming;
+mod lean;
 mod lease;
 mod notice;
 mod place;
@@ -32,6 +34,7 @@ pub use address::{Address, AddressError};
 pub use connection::{Way, WayError};
 pub use history::{History, Page};
 pub use incoming::Received;
+pub use lean::{Listening, Posting};
 pub use lease::{Claim, ItemResult, Lease, Report};
 pub use publish::{Outgoing, Published};
 pub use tail::{Event, Tail};
@@ -102,6 +105,11 @@ impl Client {
             http: self.http.clone(),
             preferred: AtomicUsize::new(turn % self.addresses.len()),
         }
+    }
+
+    /// How many addresses there are.
+    pub fn addresses(&self) -> usize {
+        self.addresses.len()
     }
 
     fn address(&self, turn: usize) -> &Address {

@@ -33,6 +33,8 @@ pub struct Config {
     pub replica: ReplicaId,
     /// No tokens, everybody is admin, loopback only.
     pub dev: bool,
+    /// Set by `serve` when a demo started it: then it can be told to die.
+    pub demo: bool,
     pub logging: Logging,
     pub server: Server,
     pub auth: Auth,
@@ -50,7 +52,19 @@ pub struct Config {
     pub postgres: Postgres,
     /// What is allowed and yet worth a line in the log.
     pub warnings: Vec<String>,
+    /// Every setting that has a value.
+    pub effective: Vec<Effective>,
     shown: String,
+}
+
+/// A setting in force, fit to be shown.
+#[derive(Clone, Debug)]
+pub struct Effective {
+    pub setting: &'static Setting,
+    /// `None`: it is set, and secret.
+    pub value: Option<String>,
+    /// Where it came from.
+    pub source: String,
 }
 
 #[derive(Clone, Debug)]

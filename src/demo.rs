@@ -1,10 +1,12 @@
 //! `tidings demo`: three replicas over one Postgres, on this machine, for as long as one looks at them.
 //!
-//! The demo finds or makes a Postgres, starts three replicas as processes of this very program, says
-//! what to try, starts again what is killed, and takes everything away at the end. It needs no token,
+//! The demo finds or makes a Postgres, starts three replicas as processes of this very program, puts
+//! one address before them, lets some users and tasks move, says what to try, starts again what is
+//! killed, and takes everything away at the end. It needs no token,
 //! since every line to try would carry one: the replicas run with `--dev`, on loopback only.
 //!
 //! ```text
+//!   front ──────────bytes─▶ whichever is ready
 //!                 ┌─stdin─▶ replica-1 ──┐
 //!   demo ─────────┼─stdin─▶ replica-2 ──┼─▶ Postgres
 //!     │           └─stdin─▶ replica-3 ──┘       ▲ starts, stops
@@ -15,7 +17,10 @@
 
 mod check;
 mod database;
+mod front;
 mod guide;
+mod kill;
+mod life;
 mod replica;
 
 use std::io::Write;
@@ -29,6 +34,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::database::Database;
+use self::front::Front;
 use self::replica::Replica;
 use crate::cluster::ClusterError;
 
@@ -56,6 +62,8 @@ pub enum DemoError {
     Replica { name: String, times: u32 },
     #[error("no free port was found on 127.0.0.1 for {0}: stop some servers")]
     NoPort(String),
+    #[error("{0}")]
+    Kill(String),
     #[error("the check failed: {0}")]
     Check(String),
     #[error("the thread that ran Postgres's commands panicked")]
@@ -67,9 +75,15 @@ pub fn command() -> Command {
         .long("check")
         .action(ArgAction::SetTrue)
         .help("Sends a message from every replica to every other, says so, and ends");
+    let still = Arg::new("still")
+        .long("still")
+        .action(ArgAction::SetTrue)
+        .help("Nothing moves by itself: no users, no tasks, no messages but yours");
     Command::new("demo")
         .about("Three replicas over one Postgres, with addresses and what to try")
         .arg(check)
+        .arg(still)
+        .subcommand(kill::command())
 }
 
 /// The flag of `serve` that the demo's replicas are given.
@@ -79,6 +93,9 @@ pub fn leave_with_stdin() -> Arg {
 
 /// Runs until it is told to end, and returns when nothing is left of it.
 pub async fn run(matches: &ArgMatches) -> Result<(), DemoError> {
+    if let Some(("kill", matches)) = matches.subcommand() {
+        return kill::run(matches).await;
+    }
     let mut signals = Signals::watch().map_err(DemoError::Signals)?;
     let database = tokio::select! {
         database = Database::find() => database?,
@@ -97,8 +114,17 @@ pub async fn run(matches: &ArgMatches) -> Result<(), DemoError> {
             return timeout(CHECK_WITHIN, checked).await.unwrap_or_else(|_| Err(late()));
         }
         all_ready.await;
-        guide::show(&replicas, &database).await;
-        std::future::pending().await
+        let front = Front::bind().await?;
+        let url = front.url();
+        guide::show(&replicas, &database, &url).await;
+        let life = async {
+            if matches.get_flag("still") {
+                return std::future::pending().await;
+            }
+            life::live(&url, &replicas).await;
+        };
+        tokio::join!(front.run(&replicas), life);
+        Ok(())
     };
     let result = tokio::select! {
         ended = &mut lives => ended.map(|_| ()),

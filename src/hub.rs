@@ -6,10 +6,11 @@
 mod queue;
 mod registry;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 pub use self::queue::{End, Queue, QueueSettings, Taken};
 use self::registry::Registry;
@@ -34,8 +35,14 @@ struct Shared {
     /// Numbers the signals, so that a session with two matching patterns gets each once. Held while
     /// one is handed out: there are several callers, and rounds must reach a queue in their order.
     round: Mutex<u64>,
+    /// Where the signals go that replicas send one another; no session hears them.
+    own: OnceLock<mpsc::Sender<Arc<Frame>>>,
     metrics: Arc<HubMetrics>,
 }
+
+/// How many signals of other replicas may wait for whoever reads them; with more, they are lost, as
+/// signals may be.
+const OWN_MAX: usize = 256;
 
 impl Hub {
     pub fn new(settings: QueueSettings, metrics: Arc<HubMetrics>) -> Hub {
@@ -46,9 +53,17 @@ impl Hub {
             session_count: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
             round: Mutex::new(0),
+            own: OnceLock::new(),
             metrics,
         };
         Hub { shared: Arc::new(shared) }
+    }
+
+    /// The signals that replicas send one another. For one reader, who comes before any is sent.
+    pub fn own_signals(&self) -> mpsc::Receiver<Arc<Frame>> {
+        let (sender, signals) = mpsc::channel(OWN_MAX);
+        let _ = self.shared.own.set(sender);
+        signals
     }
 
     /// A new session. It is behind until its reader says how far it has read.
@@ -95,6 +110,12 @@ impl Hub {
     pub fn deliver(&self, frames: &[Arc<Frame>]) {
         let mut deliveries = 0;
         for frame in frames {
+            if frame.seq.is_none() && frame.topic.is_of_replicas() {
+                if let Some(own) = self.shared.own.get() {
+                    let _ = own.try_send(frame.clone());
+                }
+                continue;
+            }
             let mut round = frame.seq.is_none().then(|| self.shared.round.lock());
             let round = round.as_deref_mut().map_or(0, |round| {
                 *round += 1;

@@ -13,6 +13,9 @@ pub mod metrics;
 /// The lives of loops: who runs, who is started again, and how everything ends.
 pub mod supervise;
 
+/// Wake-ups within one that are cheap to wait for.
+pub mod wake;
+
 /// What carries wake-ups between replicas: a contract, in memory and in Postgres.
 pub mod bus;
 /// What goes through NOTIFY.
@@ -50,6 +53,8 @@ pub mod telemetry;
 pub mod api;
 /// Puts the parts together into a running replica.
 pub mod app;
+/// Measures an installation from outside: how fast, and at what cost.
+pub mod bench;
 /// Checks an installation from outside: that what was published is delivered, once and in order.
 pub mod check;
 /// The command line.

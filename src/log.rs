@@ -19,6 +19,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 pub use self::apply::LogLoop;
 use self::ring::Ring;
@@ -31,7 +32,7 @@ use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
 use crate::notification::Announcement;
-use crate::store::{LogStore, Page, StoreError};
+use crate::store::{Head, LogStore, Page, StoreError};
 
 /// How many frames of the ring one read looks at before it lets others have the processor.
 const RING_SCAN_MAX: usize = 8_192;
@@ -292,6 +293,12 @@ impl Log {
 }
 
 impl Shared {
+    /// What every look at the head tells besides the head.
+    fn note(&self, head: &Head) {
+        self.oldest.store(head.oldest.get(), Ordering::Relaxed);
+        self.clock_offset_ms.store(head.now.0 - self.clock.now().0, Ordering::Relaxed);
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp(self.clock.now().0 + self.clock_offset_ms.load(Ordering::Relaxed))
     }
@@ -322,6 +329,20 @@ impl Shared {
     fn read_note(&self, way: &'static str, read: &Read) {
         let count = u64::try_from(read.frames.len()).unwrap_or(u64::MAX);
         self.metrics.log.read.get_or_create(&way.into()).inc_by(count);
+    }
+}
+
+/// Whatever this replica saw, while the loop does not run it sees nothing.
+struct Unseen<'a> {
+    shared: &'a Shared,
+    stop: &'a CancellationToken,
+}
+
+impl Drop for Unseen<'_> {
+    fn drop(&mut self) {
+        if !self.stop.is_cancelled() {
+            self.shared.show(BusState::Down);
+        }
     }
 }
 

@@ -250,11 +250,16 @@ impl StoreMetrics {
 part! {
     /// What is found again after something went wrong.
     RecoveryMetrics {
+        outbox_found: Counter, "recovery_outbox_found", "Looks, every 5 s, that found rows in the outbox";
         outbox_relayed: Counter, "recovery_outbox_relayed", "Outbox rows moved to the log";
         outbox_oldest_seconds: Gauge, "recovery_outbox_oldest_seconds",
-            "Age of the oldest row in the outbox when it was last looked at, every 5 s";
+            "Age of the oldest row in the outbox at the last look, every 5 s; it grows while Postgres is away";
         keys_forgotten: Counter, "recovery_keys_forgotten",
             "Idempotency keys that were too old and are forgotten";
+        partitions_expired: Counter, "recovery_partitions_expired",
+            "Partitions that were found too old, each time that they were";
+        messages_dropped: Counter, "recovery_messages_dropped",
+            "Messages that were dropped with their partitions";
         partitions_dropped: Counter, "recovery_partitions_dropped",
             "Partitions dropped by retention";
     }

@@ -3,6 +3,7 @@
 //! One loop on every replica, woken by a hint or by its tick. `SKIP LOCKED` decides who does what,
 //! and nobody waits for anybody else.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +41,11 @@ pub struct Recovery {
     upkeep: Arc<dyn Upkeep>,
     log: Log,
     metrics: Metrics,
-    /// An expired partition, and when it may be dropped.
-    expired: Option<(Seq, Instant)>,
+    /// Expired partitions, oldest first, and when the first of them may be dropped.
+    expired: VecDeque<Seq>,
+    drop_at: Instant,
+    /// What the last look found: for how long the oldest row of the outbox had waited, and when.
+    oldest: Option<(Duration, Instant)>,
 }
 
 impl Recovery {
@@ -51,27 +55,34 @@ impl Recovery {
         log: Log,
         metrics: Metrics,
     ) -> Recovery {
-        Recovery { settings, upkeep, log, metrics, expired: None }
+        let (expired, drop_at) = (VecDeque::new(), Instant::now());
+        Recovery { settings, upkeep, log, metrics, expired, drop_at, oldest: None }
     }
 
+    /// One step a turn, and whatever is due has its turn: a step that always has more to do, as an
+    /// outbox that fills as fast as it is emptied, comes again and keeps no other one waiting.
     pub async fn run(&mut self, stop: &CancellationToken) {
         let now = Instant::now();
         let (mut next_tick, mut next_retention, mut next_forget) = (now, now, now);
+        let mut next_relay = None;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.log.outbox_filled() => self.relay().await,
+                () = self.log.outbox_filled() => next_relay = Some(Instant::now()),
+                () = wait(next_relay) => {
+                    next_relay = self.relay().await.then(Instant::now);
+                }
                 () = sleep_until(next_tick) => {
                     next_tick = Instant::now() + self.settings.tick;
-                    self.look().await;
+                    if self.look().await {
+                        next_relay = Some(Instant::now());
+                    }
                 }
                 () = sleep_until(next_retention) => {
                     self.retain().await;
                     next_retention = Instant::now() + self.settings.retention_tick;
-                    if let Some((_, due)) = self.expired {
-                        next_retention = next_retention.min(due);
-                    }
                 }
+                () = sleep_until(self.drop_at), if !self.expired.is_empty() => self.drop_one().await,
                 () = sleep_until(next_forget) => {
                     let more = self.forget().await;
                     let pause = if more { Duration::ZERO } else { self.settings.retention_tick };
@@ -81,49 +92,57 @@ impl Recovery {
         }
     }
 
-    /// Whether something waits for which the hint was lost.
-    async fn look(&self) {
-        let Some(oldest) = passing("outbox_oldest", self.upkeep.outbox_oldest().await) else {
-            return;
-        };
-        let age_s = oldest.map_or(0, |oldest| oldest.as_secs());
+    /// Whether something waits for which the hint may have been lost.
+    async fn look(&mut self) -> bool {
+        let found = passing("outbox_oldest", self.upkeep.outbox_oldest().await);
+        if let Some(oldest) = found {
+            self.oldest = oldest.map(|age| (age, Instant::now()));
+        }
+        // While the store is away what waited there grows older.
+        let age_s = self.oldest.map_or(0, |(age, seen)| (age + seen.elapsed()).as_secs());
         let gauge = &self.metrics.recovery.outbox_oldest_seconds;
         gauge.set(i64::try_from(age_s).unwrap_or(i64::MAX));
-        if oldest.is_some() {
-            self.relay().await;
+        let waits = matches!(found, Some(Some(_)));
+        if waits {
+            self.metrics.recovery.outbox_found.inc();
         }
+        waits
     }
 
-    /// Moves what transactions of the application published, until nothing is left.
-    async fn relay(&self) {
-        while let Some(Some(relayed)) = passing("outbox_relay", self.upkeep.outbox_relay().await) {
-            self.metrics.recovery.outbox_relayed.inc_by(relayed.taken);
-            if let Some((first, last)) = relayed.range {
-                let epoch = relayed.epoch;
-                self.log.announce_own(Announcement { epoch, first, last, messages: None }).await;
-            }
+    /// Moves some of what transactions of the application published. Whether there may be more.
+    async fn relay(&self) -> bool {
+        let relayed = passing("outbox_relay", self.upkeep.outbox_relay().await);
+        let Some(Some(relayed)) = relayed else { return false };
+        self.metrics.recovery.outbox_relayed.inc_by(relayed.taken);
+        if let Some((first, last)) = relayed.range {
+            let epoch = relayed.epoch;
+            self.log.announce_own(Announcement { epoch, first, last, messages: None }).await;
         }
+        true
     }
 
     /// Each step on its own: one that fails for ever must not end the others.
     async fn retain(&mut self) {
         done("partition_ahead", self.upkeep.partition_ahead().await);
-        let now = Instant::now();
-        match self.expired.take() {
-            Some((first, due)) if due <= now => {
-                let dropped = done("partition_drop", self.upkeep.partition_drop(first).await);
-                if let Some(dropped @ 1..) = dropped {
-                    self.metrics.recovery.partitions_dropped.inc();
-                    tracing::info!(%first, seqs = dropped, "a partition was too old and is dropped");
-                }
-            }
-            waiting => self.expired = waiting,
+        if !self.expired.is_empty() {
+            return;
         }
-        if self.expired.is_none()
-            && let Some(Some(first)) =
-                done("partition_expire", self.upkeep.partition_expire().await)
-        {
-            self.expired = Some((first, now + self.settings.drop_after));
+        let expired = done("partition_expire", self.upkeep.partition_expire().await);
+        self.expired = expired.unwrap_or_default().into();
+        let found = u64::try_from(self.expired.len()).unwrap_or(u64::MAX);
+        self.metrics.recovery.partitions_expired.inc_by(found);
+        self.drop_at = Instant::now() + self.settings.drop_after;
+    }
+
+    /// One a turn: whoever reads or writes waits for it a little. One that is in use, or that another
+    /// replica is at, is found again by the next look.
+    async fn drop_one(&mut self) {
+        let Some(first) = self.expired.pop_front() else { return };
+        let dropped = done("partition_drop", self.upkeep.partition_drop(first).await);
+        if let Some(dropped @ 1..) = dropped {
+            self.metrics.recovery.partitions_dropped.inc();
+            self.metrics.recovery.messages_dropped.inc_by(dropped);
+            tracing::info!(%first, seqs = dropped, "a partition was too old and is dropped");
         }
     }
 
@@ -134,6 +153,13 @@ impl Recovery {
         let forgotten = forgotten.unwrap_or(0);
         self.metrics.recovery.keys_forgotten.inc_by(forgotten);
         forgotten >= FORGOTTEN_MAX
+    }
+}
+
+async fn wait(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
     }
 }
 

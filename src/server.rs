@@ -43,8 +43,9 @@ pub use guard::ConnectionGuard;
 use guard::Gate;
 use stall::Watched;
 
-/// Connections that the kernel holds while the loop is busy: a fleet that comes back at once.
-const BACKLOG: i32 = 1024;
+/// Connections that the kernel holds while the loop is busy: a fleet that comes back at once. Whom it
+/// cannot hold tries again after a second. Linux grants no more than `net.core.somaxconn`.
+const BACKLOG: i32 = 8192;
 /// Headers, a long token in the query among them, and the buffer behind every connection.
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// Without a free file descriptor accepting fails at once, over and over.
@@ -86,6 +87,12 @@ impl Bounds {
             stall,
         }
     }
+}
+
+/// Over how long farewells are spread once the listener is closed. The rest of the drain is for what
+/// is still under way at the last of them, and for clients that take their time to go.
+pub fn farewells(settings: &config::Server) -> Duration {
+    settings.drain.saturating_sub(settings.accept_grace).mul_f64(0.7)
 }
 
 /// How serving ended.

@@ -182,8 +182,8 @@ pub trait Upkeep: Send + Sync {
     /// Makes room for the messages to come.
     async fn partition_ahead(&self) -> Result<(), StoreError>;
 
-    /// The oldest partition whose messages are all too old, which is then no longer kept.
-    async fn partition_expire(&self) -> Result<Option<Seq>, StoreError>;
+    /// The partitions whose messages are all too old, oldest first; they are then no longer kept.
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError>;
 
     /// Drops a partition that has been expired for a while. Returns how many seqs it held.
     async fn partition_drop(&self, first: Seq) -> Result<u64, StoreError>;

@@ -1,8 +1,8 @@
 //! The lives of loops: who runs, who is started again, and how everything ends.
 //!
 //! Every long-lived loop is started here with a name and a policy. A loop that panics or fails
-//! is counted and logged once, and then either begins again after a pause, or takes the replica
-//! down with it.
+//! is counted and logged once, and begins again after a pause. One that the replica is no good
+//! without may do so a few times; if it is not well again by then it takes the replica down with it.
 //!
 //! A shutdown has two stages, each a token that loops watch:
 //!
@@ -12,7 +12,7 @@
 //!              requests finish)            failed ones stay down)  and aborted)
 //! ```
 //!
-//! A loop that died with `Policy::Stop` begins the same drain by itself, so that the clients of a
+//! A loop that died with `Policy::Needed` begins the same drain by itself, so that the clients of a
 //! replica that can no longer work are sent elsewhere rather than cut off.
 
 use std::collections::BTreeMap;
@@ -37,6 +37,26 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A loop that ran this long was well, and its next failure starts with the short pause again.
 const WELL_AFTER: Duration = Duration::from_secs(60);
+/// So many failures in a row are no accident: with the pauses between them it has been down for two
+/// seconds and more, and what a new process would not mend another replica does not suffer from.
+const FAILURES_MAX: u32 = 5;
+
+/// How long what a loop awaits may still take once it is told to end: a statement that is on its way
+/// takes milliseconds, and one that hangs is not worth waiting for.
+pub const LAST_WORD: Duration = Duration::from_millis(300);
+
+/// Runs to the end, or until it was told to end and has had its time; then it is dropped, and `None`.
+pub async fn finish<T>(
+    told: &CancellationToken,
+    within: Duration,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = async { told.cancelled().await; tokio::time::sleep(within).await } => None,
+    }
+}
 
 /// The two stages of leaving. `stopping` implies `draining`.
 #[derive(Clone, Debug, Default)]
@@ -63,10 +83,11 @@ impl Shutdown {
 /// What follows when a loop fails.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Policy {
-    /// Begin again after a growing pause.
+    /// Begin again after a growing pause, as often as it takes.
     Restart,
-    /// The replica cannot work without it: drain, and exit non-zero.
-    Stop,
+    /// Begin again too, but the replica cannot work without it: after `FAILURES_MAX` failures without
+    /// having been well in between, drain and exit non-zero.
+    Needed,
 }
 
 /// A cheap handle that starts loops and waits for them.
@@ -184,6 +205,7 @@ impl Supervisor {
         E: fmt::Display + Send,
     {
         let mut pauses = pauses();
+        let mut failures = 0;
         loop {
             let started = Instant::now();
             let Err(why) = self.once(name, &mut run).await else { return };
@@ -191,14 +213,21 @@ impl Supervisor {
                 tracing::warn!(name, why, "a loop failed while the replica stopped");
                 return;
             }
-            if policy == Policy::Stop {
-                tracing::error!(name, why, "a loop failed that the replica cannot work without");
+            if started.elapsed() >= WELL_AFTER {
+                pauses = self::pauses();
+                failures = 0;
+            }
+            failures += 1;
+            if policy == Policy::Needed && failures >= FAILURES_MAX {
+                tracing::error!(
+                    name,
+                    why,
+                    failures,
+                    "a loop fails again and again that the replica cannot work without; leaving"
+                );
                 self.loops.lock().failure.get_or_insert(Failure { name, why });
                 self.shutdown.drain();
                 return;
-            }
-            if started.elapsed() >= WELL_AFTER {
-                pauses = self::pauses();
             }
             let pause = pauses.next().unwrap_or(PAUSE_MAX);
             tracing::warn!(name, why, ?pause, "a loop failed and will begin again");
@@ -218,7 +247,10 @@ impl Supervisor {
         E: fmt::Display,
     {
         let shutdown = self.shutdown.clone();
-        // A loop's state lives in its future and goes with it, so that nothing half-done is seen.
+        // What a loop had in hand goes with its future. What it keeps across its lives stands behind a
+        // lock that is not poisoned, and may be half-done: the log takes its place from the ring and
+        // trusts nothing until it has looked, a lane gets a new writer, the others keep nothing that
+        // they do not look up again.
         match AssertUnwindSafe(async { run(shutdown).await }).catch_unwind().await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(error.to_string()),

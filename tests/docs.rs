@@ -6,8 +6,20 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Documents whose every command and file is to be there.
-const DOCUMENTS: &[&str] =
-    &["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/operations.md"];
+const DOCUMENTS: &[&str] = &[
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/comparison.md",
+    "docs/concepts.md",
+    "docs/kubernetes.md",
+    "docs/limits.md",
+    "docs/moving.md",
+    "docs/operations.md",
+    "docs/quickstart.md",
+    "docs/security.md",
+    "docs/sql.md",
+];
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -85,14 +97,16 @@ fn every_test_that_is_named_exists() {
         for link in read(document).split("[`").skip(1) {
             let Some((name, rest)) = link.split_once("`](") else { continue };
             let file = rest.split(')').next().unwrap();
-            if !file.starts_with("tests/") {
+            let test = if file.ends_with(".mjs") {
+                // The name of one that runs over both ways, or in both themes, goes on.
+                name.to_owned()
+            } else if file.starts_with("tests/") {
+                format!("fn {name}(")
+            } else {
                 continue;
-            }
+            };
             named += 1;
-            assert!(
-                read(file).contains(&format!("fn {name}(")),
-                "{document}: {file} has no test {name}"
-            );
+            assert!(read(file).contains(&test), "{document}: {file} has no test {name}");
         }
     }
     assert!(named >= 10, "the promises are not found any more");
@@ -144,4 +158,81 @@ fn the_page_of_operations_lists_every_metric() {
     } else {
         assert!(page == right, "docs/operations.md is out of date: run this with UPDATE_DOCS=1");
     }
+}
+
+/// What stands in backticks and looks like a setting is one, where pages speak of settings.
+#[test]
+fn every_setting_that_is_named_exists() {
+    let known: BTreeSet<&str> = tidings::config::SETTINGS.iter().map(|one| one.key).collect();
+    let ends = ["_max", "_s", "_ms", "_bytes", "_listen", "_url", "_secret", "_file", "_origins"];
+    // Of messages, requests and frames, and of Postgres.
+    let others = [
+        "ttl_s",
+        "wait_s",
+        "lease_s",
+        "item_timeout_s",
+        "delay_ms",
+        "heartbeat_s",
+        "retry_after_ms",
+    ];
+    let mut named = 0;
+    for document in DOCUMENTS {
+        for word in quoted(&read(document)) {
+            let is_word = word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+            if !is_word
+                || word.starts_with("tidings_")
+                || others.contains(&word.as_str())
+                || !ends.iter().any(|end| word.ends_with(end))
+            {
+                continue;
+            }
+            named += 1;
+            assert!(known.contains(word.as_str()), "{document}: there is no setting {word}");
+        }
+    }
+    assert!(named >= 20, "the settings are not found any more");
+}
+
+/// Every source file, one after the other, each piece of white space as one blank.
+fn sources() -> String {
+    let mut open = vec![path("src")];
+    let mut all = String::new();
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(dir).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_dir() {
+                open.push(file);
+            } else if file.extension().is_some_and(|ending| ending == "rs") {
+                let text = fs::read_to_string(file).unwrap();
+                all.extend(text.split_whitespace().flat_map(|word| [word, " "]));
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_line_of_the_log_that_is_told_is_written_with_its_fields() {
+    let sources = sources();
+    let page = read("docs/operations.md");
+    let (_, table) = page.split_once("| `message` | `level` | Fields |").expect("the list");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with("| "));
+    let mut told = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let (message, level) = (cells[0].trim_start_matches("| "), cells[1].to_lowercase());
+        // As it stands in a macro: the level, the fields, the message. Other texts may be the same.
+        let ends = [format!("\"{message}\" )"), format!("\"{message}\")")];
+        let begin = format!("tracing::{level}!(");
+        let places = ends.iter().flat_map(|end| sources.match_indices(end.as_str()));
+        let is_written = places.into_iter().any(|(at, _)| {
+            let Some((_, written)) = sources[..at].rsplit_once(&begin) else { return false };
+            let has = |field: &String| written.contains(field.as_str());
+            // Not across the end of that macro.
+            !written.contains("; ") && quoted(cells[2]).iter().all(has)
+        });
+        assert!(is_written, "nobody logs this, at that level, with those fields: {row}");
+        told += 1;
+    }
+    assert!(told > 10);
 }

@@ -15,12 +15,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("frame", &["domain"]),
     ("metrics", &[]),
     ("supervise", &["metrics"]),
+    ("wake", &[]),
     ("store", &["bus", "clock", "domain", "metrics", "notification"]),
     ("bus", &["domain", "metrics", "notification", "store"]),
-    ("hub", &["domain", "frame", "metrics"]),
+    ("hub", &["domain", "frame", "metrics", "wake"]),
     ("log", &["bus", "clock", "domain", "frame", "hub", "metrics", "notification", "store"]),
     ("feed", &["domain", "frame", "hub", "log", "metrics", "store"]),
-    ("publish", &["bus", "domain", "log", "metrics", "notification", "store"]),
+    ("publish", &["bus", "domain", "log", "metrics", "notification", "store", "supervise"]),
     ("recovery", &["domain", "log", "metrics", "notification", "store"]),
     ("notices", &["domain", "frame", "log", "metrics", "notification", "store"]),
     ("presence", &["domain", "metrics", "publish", "store"]),
@@ -44,7 +45,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("logging", &["clock", "config", "domain"]),
     ("config", &["domain", "dsn", "logging"]),
     ("auth", &["clock", "config", "domain"]),
-    ("server", &["config", "metrics", "supervise"]),
+    ("server", &["config", "metrics", "supervise", "wake"]),
     (
         "api",
         &[
@@ -66,6 +67,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "supervise",
             "tasks",
             "telemetry",
+            "wake",
         ],
     ),
     (
@@ -95,12 +97,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("cluster", &[]),
     ("client", &["domain"]),
+    ("bench", &["client", "domain"]),
     ("check", &["client", "domain", "store"]),
     ("demo", &["client", "cluster"]),
     (
         "cli",
         &[
-            "app", "auth", "bus", "check", "client", "clock", "cluster", "config", "demo",
+            "app", "auth", "bench", "bus", "check", "client", "clock", "cluster", "config", "demo",
             "domain", "dsn", "logging", "store",
         ],
     ),
@@ -235,7 +238,7 @@ fn the_domain_needs_std_alone() {
 
 #[test]
 fn files_fit_the_head() {
-    for root in ["src", "tests", "fuzz/src", "fuzz/targets"] {
+    for root in ["src", "tests", "benches", "fuzz/src", "fuzz/targets"] {
         for path in files(root, ".rs") {
             let name = name(&path);
             let text = fs::read_to_string(&path).unwrap();

@@ -76,6 +76,10 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such task")
     }
 
+    pub fn nothing_here() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path")
+    }
+
     pub fn no_notice() -> Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such notice")
     }
@@ -234,7 +238,7 @@ impl From<StoreError> for Problem {
 }
 
 pub async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing at this path")
+    Problem::nothing_here()
 }
 
 pub async fn method_not_allowed() -> Problem {

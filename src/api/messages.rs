@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Api;
 use super::error::Problem;
-use super::protocol::{PublishedAnswer, publish_body};
+use super::protocol::{PublishedAnswer, PublishedAnswers, publish_body};
 use super::query::Query;
 use super::session::not_allowed;
 use crate::domain::{Cursor, Pattern, PatternSet, Seq, Timestamp};
@@ -53,8 +53,7 @@ pub async fn publish(
         .zip(&published)
         .map(|(topic, one)| PublishedAnswer::new(topic, one))
         .collect();
-    Ok((StatusCode::CREATED, axum::Json(serde_json::json!({ "messages": answers })))
-        .into_response())
+    Ok((StatusCode::CREATED, axum::Json(PublishedAnswers { messages: answers })).into_response())
 }
 
 /// One page of what came after a place, waiting for the first message if that was asked for.

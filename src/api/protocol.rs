@@ -12,8 +12,8 @@ mod task;
 mod telemetry;
 
 pub use self::answer::{
-    PublishedAnswer, cursor_frame, error_frame, gap_frame, ok_frame, pong_frame, replayed_frame,
-    reset_frame, status_frame, token_expired_frame, welcome_frame,
+    PublishedAnswer, PublishedAnswers, cursor_frame, error_frame, gap_frame, ok_frame, pong_frame,
+    replayed_frame, reset_frame, status_frame, token_expired_frame, welcome_frame,
 };
 pub use self::fields::{Fields, Reference};
 pub use self::frame::{ClientFrame, Operation, Subscription};

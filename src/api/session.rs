@@ -36,6 +36,7 @@ pub struct Session {
 }
 
 /// What the session was told of the replica's sight of the log.
+#[derive(Clone)]
 pub struct Health {
     degraded: watch::Receiver<bool>,
     told: bool,

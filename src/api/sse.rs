@@ -101,7 +101,7 @@ impl Stream {
             closing,
             stalled,
             end: None,
-            farewell: settings.drain.mul_f64(rand::random_range(0.0..0.7)),
+            farewell: settings.farewells.mul_f64(rand::random_range(0.0..1.0)),
             ends_at: None,
             next_comment: now + COMMENT_EVERY,
             next_cursor: now + settings.heartbeat,

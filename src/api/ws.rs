@@ -4,7 +4,9 @@
 //! waits is written together and flushed once; a client that takes nothing from its socket for too
 //! long is closed, and until then the session's queue is what bounds its memory.
 
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
@@ -12,8 +14,8 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgr
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use futures_util::stream::FuturesUnordered;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::stream::{self, FuturesUnordered};
+use futures_util::{SinkExt, Stream, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -25,17 +27,19 @@ use super::protocol::{
     token_expired_frame,
 };
 use super::query::Query;
-use super::session::{Expiry, Reply, Session};
+use super::session::{Expiry, Health, Reply, Session};
 use crate::domain::{Cursor, Principal};
 use crate::feed::Item;
 use crate::metrics::Code;
 use crate::server::ConnectionGuard;
+use crate::wake::Gate;
 
 /// The one subprotocol.
 const PROTOCOL: &str = "tidings.v1";
 
-/// A socket with the default buffer of 128 KiB costs fourteen times the memory.
-const READ_BUFFER_BYTES: usize = 4 << 10;
+/// What one read takes at most, and what an idle socket holds. Clients say little: a longer frame is
+/// read in several steps. The default of 128 KiB costs fourteen times the memory.
+const READ_BUFFER_BYTES: usize = 1 << 10;
 
 /// What is gathered before it is written. The buffer grows to it when there is much to say.
 const WRITE_BUFFER_BYTES: usize = 16 << 10;
@@ -96,12 +100,16 @@ pub async fn open(
 struct Socket {
     api: Api,
     socket: WebSocket,
-    /// Cancelled when the replica leaves.
-    closing: CancellationToken,
+    /// Comes when the replica leaves, at a moment of this session's own.
+    leaving: Leaving,
     /// Cancelled when the client takes nothing.
     stalled: CancellationToken,
+    /// Before all that a live session sees to besides messages.
+    beside: Gate,
     rate: FrameRate,
 }
+
+type Leaving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Why a socket ends. `None`: the client has gone.
 type End = Option<Close>;
@@ -112,8 +120,15 @@ impl Socket {
             Some(guard) => (guard.closing().clone(), guard.stalled().clone()),
             None => Default::default(),
         };
-        let rate = FrameRate::new(api.inner.settings.frames_per_s_max);
-        Socket { api, socket, closing, stalled, rate }
+        let settings = &api.inner.settings;
+        let rate = FrameRate::new(settings.frames_per_s_max);
+        // At random in the window, so that a replica that leaves does not send all away at once.
+        let farewell = settings.farewells.mul_f64(rand::random_range(0.0..1.0));
+        let leaving = Box::pin(async move {
+            closing.cancelled().await;
+            tokio::time::sleep(farewell).await;
+        });
+        Socket { api, socket, leaving, stalled, beside: Gate::default(), rate }
     }
 
     async fn run(
@@ -188,7 +203,11 @@ impl Socket {
     async fn hello(&mut self) -> Result<Utf8Bytes, End> {
         let deadline = Instant::now() + HELLO_TIMEOUT;
         loop {
-            match timeout_at(deadline, self.socket.recv()).await {
+            let received = tokio::select! {
+                received = timeout_at(deadline, self.socket.recv()) => received,
+                () = self.leaving.as_mut() => return Err(Some(Close::Leaving)),
+            };
+            match received {
                 Err(_) => return Err(Some(Close::Unauthenticated)),
                 Ok(received) => match self.understand(received) {
                     Received::Text(text) => return Ok(text),
@@ -202,21 +221,22 @@ impl Socket {
     async fn live(&mut self, mut session: Session) -> End {
         let settings = &self.api.inner.settings;
         let heartbeat = settings.heartbeat;
-        // At random in the window, so that a replica that leaves does not send all away at once.
-        let farewell = settings.drain.mul_f64(rand::random_range(0.0..0.7));
-        let (closing, stalled) = (self.closing.clone(), self.stalled.clone());
-        let mut leaving = pin!(async move {
-            closing.cancelled().await;
-            tokio::time::sleep(farewell).await;
-        });
+        let stalled = self.stalled.clone();
+        // Even an answer to a ping may find no room.
+        let mut stalled = pin!(stalled.cancelled());
+        let mut statuses = pin!(statuses(session.health.clone()));
         let mut next_heartbeat = pin!(sleep_until(Instant::now() + heartbeat));
         let mut next_expiry = pin!(sleep_until(Instant::now()));
+        // What wakes a session is mostly a message; the others are asked when they did.
+        let reading = Gate::default();
         let mut publishes = FuturesUnordered::new();
         let mut items = Vec::new();
         let mut last_heard = Instant::now();
         loop {
             tokio::select! {
-                received = self.socket.recv(), if publishes.len() < PUBLISHES_MAX => {
+                received = poll_fn(|cx| reading.poll(cx, |cx| self.socket.poll_next_unpin(cx))),
+                    if publishes.len() < PUBLISHES_MAX =>
+                {
                     last_heard = Instant::now();
                     match self.understand(received) {
                         Received::Other => {}
@@ -225,6 +245,7 @@ impl Socket {
                             Reply::Frame(text) => if let Err(end) = self.send(text).await { return end },
                             Reply::Renewed(text) => {
                                 next_expiry.as_mut().reset(Instant::now());
+                                self.beside.open();
                                 if let Err(end) = self.send(text).await { return end }
                             }
                             Reply::Later(answer) => publishes.push(answer),
@@ -237,40 +258,55 @@ impl Socket {
                     if let Err(end) = self.write(&mut items).await { return end }
                     session.receiving.written();
                 }
-                status = session.health.changed() => {
-                    if let Err(end) = self.send(status).await { return end }
-                }
                 Some(answer) = publishes.next() => {
                     // As long as it waits for answers it is not read from, so it cannot be heard.
                     last_heard = Instant::now();
                     if let Err(end) = self.send(answer).await { return end }
                 }
-                () = next_heartbeat.as_mut() => {
-                    // Three were sent, and the last one had a whole heartbeat to be answered.
-                    let silence = heartbeat * 7 / 2;
-                    if publishes.len() < PUBLISHES_MAX && last_heard.elapsed() > silence {
-                        // It answered neither pings nor anything else.
-                        return Some(Close::TooSlow);
+                aside = poll_fn(|cx| self.beside.poll(cx, |cx| {
+                    if let Poll::Ready(Some(status)) = statuses.as_mut().poll_next(cx) {
+                        return Poll::Ready(Aside::Status(status));
                     }
-                    next_heartbeat.as_mut().reset(Instant::now() + heartbeat);
-                    let cursor = cursor_frame(&session.receiving.feed.cursor());
-                    let beat = [Message::Text(cursor.into()), Message::Ping(bytes::Bytes::new())];
-                    if let Err(end) = self.send_all(beat).await { return end }
-                }
-                () = next_expiry.as_mut() => {
-                    let after = match session.expiry() {
-                        Expiry::Expired => return Some(Close::Unauthenticated),
-                        Expiry::Warn => {
-                            if let Err(end) = self.send(token_expired_frame()).await { return end }
-                            Duration::from_secs(1)
+                    // One by one: what was found ready is not asked again before it was seen to.
+                    if next_heartbeat.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Aside::Heartbeat);
+                    }
+                    if next_expiry.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Aside::Expiry);
+                    }
+                    if self.leaving.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Aside::End(Close::Leaving));
+                    }
+                    stalled.as_mut().poll(cx).map(|()| Aside::End(Close::TooSlow))
+                })) => match aside {
+                    Aside::Status(status) => {
+                        if let Err(end) = self.send(status).await { return end }
+                    }
+                    Aside::Heartbeat => {
+                        // Three were sent, and the last one had a whole heartbeat to be answered.
+                        let silence = heartbeat * 7 / 2;
+                        if publishes.len() < PUBLISHES_MAX && last_heard.elapsed() > silence {
+                            // It answered neither pings nor anything else.
+                            return Some(Close::TooSlow);
                         }
-                        Expiry::After(after) => after,
-                    };
-                    next_expiry.as_mut().reset(Instant::now() + after);
+                        next_heartbeat.as_mut().reset(Instant::now() + heartbeat);
+                        let cursor = cursor_frame(&session.receiving.feed.cursor());
+                        let beat = [Message::Text(cursor.into()), Message::Ping(bytes::Bytes::new())];
+                        if let Err(end) = self.send_all(beat).await { return end }
+                    }
+                    Aside::Expiry => {
+                        let after = match session.expiry() {
+                            Expiry::Expired => return Some(Close::Unauthenticated),
+                            Expiry::Warn => {
+                                if let Err(end) = self.send(token_expired_frame()).await { return end }
+                                Duration::from_secs(1)
+                            }
+                            Expiry::After(after) => after,
+                        };
+                        next_expiry.as_mut().reset(Instant::now() + after);
+                    }
+                    Aside::End(close) => return Some(close),
                 }
-                () = leaving.as_mut() => return Some(Close::Leaving),
-                // Even an answer to a ping may find no room.
-                () = stalled.cancelled() => return Some(Close::TooSlow),
             }
         }
     }
@@ -296,9 +332,10 @@ impl Socket {
         self.send_all(items.drain(..).map(message)).await
     }
 
-    /// Writes all of it and flushes once. A client that takes nothing for too long is let go.
+    /// Writes all of it and flushes once. A client that takes nothing for too long is let go, and one
+    /// that takes nothing when the replica leaves is not waited for.
     async fn send_all(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), End> {
-        let Socket { socket, stalled, .. } = self;
+        let Socket { socket, stalled, leaving, beside, .. } = self;
         let writing = async {
             for message in messages {
                 socket.feed(message).await?;
@@ -306,10 +343,30 @@ impl Socket {
             socket.flush().await
         };
         tokio::select! {
+            // Mostly it is written at once, and nobody else needs to be asked.
+            biased;
             written = writing => written.map_err(|_: axum::Error| None),
             () = stalled.cancelled() => Err(Some(Close::TooSlow)),
+            // Asked here it wakes this task, and no more the gate that it stands behind elsewhere.
+            () = poll_fn(|cx| {
+                beside.open();
+                leaving.as_mut().poll(cx)
+            }) => Err(Some(Close::Leaving)),
         }
     }
+}
+
+/// What a session sees to besides messages.
+enum Aside {
+    Status(String),
+    Heartbeat,
+    Expiry,
+    End(Close),
+}
+
+/// What is to be told of the log, when it is.
+fn statuses(health: Health) -> impl Stream<Item = String> {
+    stream::unfold(health, |mut health| async { Some((health.changed().await, health)) })
 }
 
 enum Received {

@@ -22,7 +22,7 @@ use crate::presence::PresenceSettings;
 use crate::store::memory::{MemorySettings, MemoryStore};
 use crate::store::notice::{InboxStore, NoticeStore, Replays};
 use crate::store::postgres::connect::Connector;
-use crate::store::postgres::database::PoolSettings;
+use crate::store::postgres::database::{Database, PoolSettings};
 use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
 use crate::store::presence::{Own, PresenceStore};
@@ -58,6 +58,8 @@ pub struct Backend {
     pub sources: Arc<dyn SourceStore>,
     pub readers: Arc<dyn ReaderStore>,
     pub schema: Schema,
+    /// Whose statements are to be given up at the end.
+    pub database: Option<Database>,
 }
 
 /// What must be there before the log can be used.
@@ -96,6 +98,7 @@ impl Backend {
             sources: Arc::new(store.clone()),
             readers: Arc::new(store),
             schema: Schema::NotNeeded,
+            database: None,
         }
     }
 
@@ -143,6 +146,7 @@ impl Backend {
             own,
             sources: Arc::new(store.clone()),
             readers: Arc::new(store.clone()),
+            database: Some(store.database().clone()),
             schema: Schema::Postgres { connector: listener, store },
         })
     }

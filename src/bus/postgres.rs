@@ -36,6 +36,9 @@ use crate::store::postgres::query::{self, Params};
 /// How long a pulse may take to come back. Commits of others delay it, lost packets are resent.
 const PULSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// After how long a pulse that could not be sent is tried again.
+const PULSE_RETRY: Duration = Duration::from_millis(500);
+
 /// How long to leave a pooler alone before trying LISTEN again: at first not for long, since a single
 /// pulse may also have been lost.
 const POLLING_RETRY: std::ops::RangeInclusive<Duration> =
@@ -110,7 +113,12 @@ impl PostgresBus {
                 waited = pulse.wait(self.silence) => match waited {
                     Waited::Silence => { pulse.start(self); continue; }
                     Waited::Sent(Ok(())) => continue,
-                    Waited::Sent(Err(error)) => return Err(error),
+                    // No connection was free, or the server is away, of which the log's looks tell: it
+                    // says nothing of whether this one hears.
+                    Waited::Sent(Err(error)) => {
+                        tracing::debug!(%error, "a pulse was not sent; it is tried again");
+                        continue;
+                    }
                     Waited::Unheard => return Ok(Ended::Unheard),
                 },
             };
@@ -256,6 +264,8 @@ struct Pulse {
     sending: Option<BoxFuture<'static, Result<(), StoreError>>>,
     /// The pulse that is on its way, and until when it must be back.
     awaited: Option<(u64, Instant)>,
+    /// When one that could not be sent is tried again.
+    retry_at: Option<Instant>,
     heard: bool,
 }
 
@@ -267,12 +277,14 @@ enum Waited {
 
 impl Pulse {
     fn new() -> Pulse {
-        Pulse { last_heard: Instant::now(), sending: None, awaited: None, heard: false }
+        let last_heard = Instant::now();
+        Pulse { last_heard, sending: None, awaited: None, retry_at: None, heard: false }
     }
 
     fn start(&mut self, bus: &PostgresBus) {
         if self.awaited.is_none() {
             let (number, sending) = bus.pulse();
+            self.retry_at = None;
             self.sending = Some(sending);
             self.awaited = Some((number, Instant::now() + PULSE_TIMEOUT));
         }
@@ -290,12 +302,17 @@ impl Pulse {
         if let Some(sending) = &mut self.sending {
             let sent = sending.await;
             self.sending = None;
+            if sent.is_err() {
+                self.awaited = None;
+                self.retry_at = Some(Instant::now() + PULSE_RETRY);
+                return Waited::Sent(sent);
+            }
             // The time to come back counts from when it was sent; it may be back already.
             self.awaited = self.awaited.map(|(number, _)| (number, Instant::now() + PULSE_TIMEOUT));
             return Waited::Sent(sent);
         }
         let Some((_, until)) = self.awaited else {
-            sleep_until(self.last_heard + silence).await;
+            sleep_until(self.retry_at.unwrap_or(self.last_heard + silence)).await;
             return Waited::Silence;
         };
         sleep_until(until).await;

@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output::answer;
 use crate::app;
 use crate::config::Config;
-use crate::store::postgres::migrate::migrate;
+use crate::store::postgres::migrate::{grant, migrate};
 
 pub async fn run(config: &Config) -> Result<ExitCode, Failure> {
     let Some(database) = &config.postgres.database else {
@@ -19,6 +19,10 @@ pub async fn run(config: &Config) -> Result<ExitCode, Failure> {
     let direct = config.postgres.listen_database.as_ref().unwrap_or(database);
     let connector = app::connector(config, direct).map_err(Failure::misused)?;
     let done = migrate(&connector).await.map_err(Failure::failed)?;
+    if done.is_empty() {
+        // A migration gives the roles their rights itself; these may be younger.
+        grant(&connector).await.map_err(Failure::failed)?;
+    }
     match done.as_slice() {
         [] => answer("the schema is right: nothing to do"),
         done => answer(format!("migrated: {}", done.join(", "))),

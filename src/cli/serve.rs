@@ -18,6 +18,8 @@ pub async fn run(mut config: Config, hangs_on_stdin: bool) -> Result<ExitCode, F
     }
     let key = is_trial(&config).then(made_up_key);
     config.auth.api_keys.extend(key.clone());
+    // Whoever hangs on a pipe is started again by whoever holds it.
+    config.demo = hangs_on_stdin && config.dev;
     let welcome = |address| {
         if let Some(key) = &key {
             // To people, not to the log, which is kept and handed on.

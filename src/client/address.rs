@@ -34,6 +34,31 @@ impl Address {
         format!("ws{rest}{path}")
     }
 
+    /// As a request line has it.
+    pub(super) fn path(&self, path: &str) -> String {
+        let (_, rest) = self.text.split_once("://").unwrap_or_default();
+        let below = rest.find('/').map_or("", |slash| &rest[slash..]);
+        format!("{below}{path}")
+    }
+
+    /// As the header `Host` has it.
+    pub(super) fn authority(&self) -> &str {
+        let (_, rest) = self.text.split_once("://").unwrap_or_default();
+        rest.split('/').next().unwrap_or_default()
+    }
+
+    /// Whom to connect to.
+    pub(super) fn host_and_port(&self) -> (&str, u16) {
+        let authority = self.authority();
+        let default = if self.is_secure() { 443 } else { 80 };
+        // In `[::1]` colons are a part of the host.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().unwrap_or(default)),
+            _ => (authority, default),
+        };
+        (host.trim_matches(['[', ']']), port)
+    }
+
     pub(super) fn is_secure(&self) -> bool {
         self.text.get(.."https".len()).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https"))
     }
@@ -60,6 +85,20 @@ mod tests {
             assert_eq!(address.http("/x"), http);
             assert_eq!(address.websocket("/x"), websocket);
             assert_eq!(address.is_secure(), text.starts_with("https"));
+        }
+    }
+
+    #[test]
+    fn a_request_of_our_own_goes_where_others_go() {
+        for (text, host, port, authority, path) in [
+            ("http://127.0.0.1:8080", "127.0.0.1", 8080, "127.0.0.1:8080", "/x"),
+            ("https://a.example", "a.example", 443, "a.example", "/x"),
+            ("http://[::1]", "::1", 80, "[::1]", "/x"),
+            ("http://[::1]:90/tidings/", "::1", 90, "[::1]:90", "/tidings/x"),
+        ] {
+            let address = Address::parse(text).unwrap();
+            assert_eq!(address.host_and_port(), (host, port));
+            assert_eq!((address.authority(), address.path("/x").as_str()), (authority, path));
         }
     }
 

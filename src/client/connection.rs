@@ -33,6 +33,9 @@ const HEARTBEAT_S: u64 = 15;
 /// More than any server is set to.
 const HEARTBEAT_S_MAX: u64 = 86_400;
 
+/// Enough to read many small frames at once; the default costs 128 KiB for each socket.
+const READ_BUFFER_BYTES: usize = 16 << 10;
+
 type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// What carries the frames.
@@ -60,7 +63,7 @@ impl FromStr for Way {
     }
 }
 
-enum Carrier {
+pub(super) enum Carrier {
     WebSocket(Box<Socket>),
     Sse(Box<Stream>),
 }
@@ -137,6 +140,11 @@ impl Connection {
         }
     }
 
+    /// For who looks after silence himself.
+    pub(super) fn into_carrier(self) -> Carrier {
+        self.carrier
+    }
+
     /// A frame that is here already.
     pub(super) fn ready(&mut self) -> Option<Result<Utf8Bytes, Undone>> {
         loop {
@@ -151,7 +159,7 @@ impl Connection {
 
 impl Carrier {
     /// A frame, or `None` for a sign of life. Cancel-safe.
-    async fn next(&mut self) -> Result<Option<Utf8Bytes>, Undone> {
+    pub(super) async fn next(&mut self) -> Result<Option<Utf8Bytes>, Undone> {
         let socket = match self {
             Carrier::WebSocket(socket) => socket,
             Carrier::Sse(stream) => return stream.next().await,
@@ -174,6 +182,7 @@ async fn websocket(client: &Client, address: &Address, query: &str) -> Result<Ca
         request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
     }
     let config = WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
         .max_message_size(Some(FRAME_BYTES_MAX))
         .max_frame_size(Some(FRAME_BYTES_MAX));
     let connecting = tokio_tungstenite::connect_async_tls_with_config(
@@ -214,10 +223,15 @@ fn understand(address: &Address, error: Error) -> Undone {
     }
 }
 
-/// The provider is named: what the process holds as its default is not ours to guess.
 fn connector(address: &Address) -> Result<Connector, Undone> {
+    Ok(tls(address)?.map_or(Connector::Plain, Connector::Rustls))
+}
+
+/// `None` where none is spoken.
+/// The provider is named: what the process holds as its default is not ours to guess.
+pub(super) fn tls(address: &Address) -> Result<Option<Arc<rustls::ClientConfig>>, Undone> {
     if !address.is_secure() {
-        return Ok(Connector::Plain);
+        return Ok(None);
     }
     let mut roots = rustls::RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -227,5 +241,5 @@ fn connector(address: &Address) -> Result<Connector, Undone> {
         .map_err(|error| Undone::Never(format!("no TLS: {error}")))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(Connector::Rustls(Arc::new(config)))
+    Ok(Some(Arc::new(config)))
 }

@@ -161,7 +161,14 @@ impl Tail<'_> {
 
     async fn connect(&mut self) -> Result<Event, ClientError> {
         let address = self.client.address(self.turn);
-        match Connection::open(self.client, address, self.way, &self.query()).await {
+        match Connection::open(
+            self.client,
+            address,
+            self.way,
+            &query(&self.topics, self.place.cursor()),
+        )
+        .await
+        {
             Ok((connection, welcome)) => {
                 self.client.prefer(self.turn);
                 if let (None, Some(cursor)) = (self.place.cursor(), &welcome.cursor) {
@@ -172,15 +179,6 @@ impl Tail<'_> {
             }
             Err(undone) => self.part(undone),
         }
-    }
-
-    fn query(&self) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("topics", &self.topics);
-        if let Some(cursor) = self.place.cursor() {
-            query.append_pair("cursor", &cursor.to_string());
-        }
-        query.finish()
     }
 
     /// What becomes of an end: another address, another time, or none.
@@ -248,4 +246,14 @@ impl Tail<'_> {
         }
         None
     }
+}
+
+/// What a session is opened with.
+pub(super) fn query(topics: &str, after: Option<&Cursor>) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.append_pair("topics", topics);
+    if let Some(cursor) = after {
+        query.append_pair("cursor", &cursor.to_string());
+    }
+    query.finish()
 }

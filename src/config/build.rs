@@ -36,7 +36,9 @@ pub(super) fn config(
         postgres: postgres(v, env, &replica, &mut warnings),
         replica,
         dev,
+        demo: false,
         warnings,
+        effective: Vec::new(),
         shown: String::new(),
     };
     if values.faults.is_empty() {
@@ -46,12 +48,13 @@ pub(super) fn config(
     if !values.faults.is_empty() {
         return Err(ConfigError(values.faults));
     }
-    let shown = values.shown(|key| match key {
+    let redact = |key: &str| match key {
         "database_url" => config.postgres.database.as_ref().map(Dsn::redacted),
         "listen_database_url" => config.postgres.listen_database.as_ref().map(Dsn::redacted),
         _ => None,
-    });
-    Ok(Config { shown, ..config })
+    };
+    let (effective, shown) = (values.effective(redact), values.shown(redact));
+    Ok(Config { effective, shown, ..config })
 }
 
 fn logging(v: &mut Values) -> Logging {
@@ -321,8 +324,12 @@ fn compare(config: &Config, v: &mut Values) {
         let why = "must be above sessions_max: probes and publishers need connections too";
         v.refuse("connections_max", why);
     }
-    if config.server.accept_grace > config.server.drain {
-        v.refuse("accept_grace_s", "is a part of drain_s and cannot be longer");
+    let server = &config.server;
+    if !server.accept_grace.is_zero() && server.accept_grace >= server.drain {
+        v.refuse(
+            "accept_grace_s",
+            "must be shorter than drain_s: clients are told to go in the rest",
+        );
     }
 }
 

@@ -134,7 +134,7 @@ pub static SETTINGS: &[Setting] = &[
     setting("server", "drain_s", seconds(0, 3600),
         "How long a leaving replica waits for its clients to go before it cuts them off.").default("20"),
     setting("server", "accept_grace_s", seconds(0, 600),
-        "How long of that a leaving replica still takes new connections, until load balancers have seen that it is not ready.")
+        "How long of that a leaving replica still takes new connections, until load balancers have seen that it is not ready. Its clients are told to go after it.")
         .default("0"),
     setting("server", "connections_max", count(1, 10_000_000),
         "Connections held at once, above sessions_max; further ones are answered 503.").default("24000"),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::catalogue::{Kind, SETTINGS, Secrecy, Unit, bytes_of, setting_of, whole_of};
 use super::error::{Fault, Source};
 use super::sources::{File, Flags, Given, fault, find};
+use super::{Effective, Setting};
 
 /// The settings as text, and the faults found so far.
 pub(super) struct Values {
@@ -126,6 +127,20 @@ impl Values {
     }
 
     /// Every setting as a line of a settings file, with its source; secrets are not shown.
+    /// What is in force, setting by setting, without secrets.
+    pub(super) fn effective(&self, redact: impl Fn(&str) -> Option<String>) -> Vec<Effective> {
+        let one = |setting: &'static Setting| {
+            let given = self.given.get(setting.key)?;
+            let value = match (setting.secrecy, redact(setting.key)) {
+                (Secrecy::Open, _) => Some(given.text.clone()),
+                (Secrecy::Password, Some(redacted)) => Some(redacted),
+                (Secrecy::Password | Secrecy::Secret, _) => None,
+            };
+            Some(Effective { setting, value, source: given.source.to_string() })
+        };
+        SETTINGS.iter().filter_map(one).collect()
+    }
+
     pub(super) fn shown(&self, redact: impl Fn(&str) -> Option<String>) -> String {
         let mut page = String::new();
         for setting in SETTINGS {

@@ -8,12 +8,18 @@ use super::database::Database;
 use super::replica::{Replica, http};
 use super::say;
 
-pub async fn show(replicas: &[Replica], database: &Database) {
+pub async fn show(replicas: &[Replica], database: &Database, front: &str) {
     let cursor = cursor(&replicas[0]).await;
-    say(&text(replicas, database, cursor.as_deref(), has_psql()));
+    say(&text(replicas, database, front, cursor.as_deref(), has_psql()));
 }
 
-fn text(replicas: &[Replica], database: &Database, cursor: Option<&str>, has_psql: bool) -> String {
+fn text(
+    replicas: &[Replica],
+    database: &Database,
+    front: &str,
+    cursor: Option<&str>,
+    has_psql: bool,
+) -> String {
     let urls: Vec<String> = replicas.iter().map(Replica::url).collect();
     let (one, two, three) = (&urls[0], &urls[1], &urls[2]);
     let mut lines = vec![String::new(), "Three replicas over one Postgres:".to_owned()];
@@ -25,6 +31,14 @@ fn text(replicas: &[Replica], database: &Database, cursor: Option<&str>, has_psq
         // The address of a borrowed one holds somebody's password.
         lines.push(format!("  postgres   {}", database.url));
     }
+    lines.push(format!("  all        {front}  (the next one that is ready)"));
+    lines.push(String::new());
+    lines.push("Open the console, and a second one as somebody else:".to_owned());
+    lines.push(format!("  {front}/?user=ada"));
+    lines.push(format!("  {front}/?user=grace"));
+    lines.push(
+        "Look at a task there and kill the replica that you are on: the bar goes on.".to_owned(),
+    );
     lines.push(String::new());
     lines.push("Try it, in other terminals:".to_owned());
     let mut step = |what: &str, line: String| lines.push(format!("\n  # {what}\n  {line}"));
@@ -45,8 +59,11 @@ fn text(replicas: &[Replica], database: &Database, cursor: Option<&str>, has_psq
             ),
         );
     }
-    let pid = replicas[1].pid().unwrap_or_default();
-    step("Kill replica-2, and publish again: it comes back by itself.", format!("kill -9 {pid}"));
+    let place = if front.ends_with(":8080") { String::new() } else { format!(" --url {front}") };
+    step(
+        "Kill replica-2, here or by its button in the console: its clients go elsewhere, its tasks go on, and it comes back by itself.",
+        format!("tidings demo kill 2{place}"),
+    );
     if let Some(cursor) = cursor {
         step(
             "Resume on any replica: everything since the demo began, then what is new.",

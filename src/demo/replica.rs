@@ -94,6 +94,12 @@ impl Replica {
         let _ = self.state.subscribe().wait_for(|state| state.ready.is_some()).await;
     }
 
+    /// Where it takes connections, while it is ready.
+    pub fn ready_port(&self) -> Option<u16> {
+        let state = self.state.borrow();
+        state.ready.map(|_| state.port)
+    }
+
     /// Runs until told to leave; fails if it cannot even begin.
     pub async fn live(&self, leave: &CancellationToken) -> Result<(), DemoError> {
         let mut pauses = pauses();

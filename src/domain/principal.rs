@@ -67,7 +67,8 @@ impl Principal {
     }
 
     pub fn may_publish(&self, topic: &Topic) -> bool {
-        self.admin || self.publish.iter().any(|granted| granted.matches(topic))
+        let granted = || self.publish.iter().any(|granted| granted.matches(topic));
+        !topic.is_of_replicas() && (self.admin || granted())
     }
 
     /// Whether there is a topic on which it may publish.
@@ -130,6 +131,7 @@ mod tests {
         assert!(user.may_publish(&Topic::parse("chat:1").unwrap()));
         assert!(!user.may_publish(&Topic::parse("user:1").unwrap()));
         assert!(Principal::server().may_publish(&Topic::parse("user:1").unwrap()));
+        assert!(!Principal::server().may_publish(&Topic::of_replicas("call")));
     }
 
     #[test]

@@ -6,6 +6,9 @@ use std::sync::Arc;
 /// The longest topic, in bytes.
 pub const TOPIC_BYTES_MAX: usize = 200;
 
+/// What begins so belongs to the replicas.
+const REPLICAS: &str = "tidings:";
+
 /// The name a message is published under: 1 to 200 bytes of `A-Z a-z 0-9 _ . : / @ -`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Topic(Arc<str>);
@@ -19,6 +22,15 @@ impl Topic {
     /// Where everybody is reached.
     pub fn broadcast() -> Topic {
         Topic("broadcast".into())
+    }
+
+    /// Where replicas speak with one another: no client publishes there, and none hears it.
+    pub fn of_replicas(what: &str) -> Topic {
+        Topic(format!("{REPLICAS}{what}").into())
+    }
+
+    pub fn is_of_replicas(&self) -> bool {
+        self.0.starts_with(REPLICAS)
     }
 
     pub fn as_str(&self) -> &str {

@@ -18,11 +18,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::domain::{Class, Cursor, Priority, Seq, Topic};
 use crate::frame::Frame;
 use crate::metrics::HubMetrics;
+use crate::wake::Flag;
 
 /// How many topics of dropped signals are counted apart; the rest is added to the last.
 const GAP_TOPICS_MAX: usize = 64;
@@ -41,7 +41,7 @@ pub struct Queue {
     metrics: Arc<HubMetrics>,
     /// Written by the delivering loop, emptied by the session; never held across an await.
     state: Mutex<State>,
-    ready: Notify,
+    ready: Flag,
     /// Where it stands in the hub's list of sessions; written under that list's lock.
     place: AtomicUsize,
 }
@@ -103,7 +103,7 @@ impl Queue {
             gaps: Vec::new(),
             reset: None,
         };
-        let (state, ready, place) = (Mutex::new(state), Notify::new(), AtomicUsize::new(0));
+        let (state, ready, place) = (Mutex::new(state), Flag::default(), AtomicUsize::new(0));
         Queue { settings, metrics, state, ready, place }
     }
 
@@ -124,7 +124,7 @@ impl Queue {
             }
             if state.behind {
                 state.missed = seq;
-                self.ready.notify_one();
+                self.ready.raise();
                 return false;
             }
         } else if round <= state.round {
@@ -152,7 +152,7 @@ impl Queue {
                 state.waiting[frame.priority as usize].push_back(frame.clone());
             }
         }
-        self.ready.notify_one();
+        self.ready.raise();
         fits
     }
 
@@ -210,9 +210,10 @@ impl Queue {
         state.crowded = false;
     }
 
-    /// Resolves when there may be something to take or to read. Cancel-safe.
+    /// Resolves when there may be something to take or to read. Cancel-safe. For one reader: the
+    /// session's own.
     pub async fn ready(&self) {
-        self.ready.notified().await;
+        self.ready.taken().await;
     }
 
     /// The log has begun a new life at this place.
@@ -224,7 +225,7 @@ impl Queue {
         state.missed = Seq::ZERO;
         state.last = cursor.seq;
         state.reset = Some(cursor);
-        self.ready.notify_one();
+        self.ready.raise();
     }
 
     /// What comes up to here was not pushed; what waits is older, and stays.
@@ -233,7 +234,7 @@ impl Queue {
         if state.last < to {
             state.behind = true;
             state.missed = state.missed.max(to);
-            self.ready.notify_one();
+            self.ready.raise();
         }
     }
 

@@ -11,7 +11,6 @@
 //! the same look. A look runs beside the loop, which goes on applying what it is told meanwhile.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -23,7 +22,7 @@ use super::look::{Asked, Asking, Look, look, vouch};
 use super::order::{Order, Step};
 use super::ring::Ring;
 use super::sight::Sight;
-use super::{Log, Shared};
+use super::{Log, Shared, Unseen};
 use crate::bus::{Bus, BusEvent, BusState};
 use crate::domain::{Cursor, Message, Seq};
 use crate::frame::Frame;
@@ -90,7 +89,9 @@ impl LogLoop {
         stop: &CancellationToken,
     ) {
         let shared = self.log.shared.clone();
+        self.sight.begin();
         let Some(place) = reach(&shared, stop).await else { return };
+        let _unseen = Unseen { shared: &shared, stop };
         let mut runner = Runner::new(&shared, bus, &mut self.sight, place);
         loop {
             let (hole_due, changes_at) = (runner.read_due(), runner.sight.changes_at());
@@ -141,14 +142,6 @@ async fn answer(asking: &mut Option<Asking>) -> Asked {
     match asking {
         Some(asking) => asking.await,
         None => std::future::pending().await,
-    }
-}
-
-impl Shared {
-    /// What every look at the head tells besides the head.
-    pub(super) fn note(&self, head: &Head) {
-        self.oldest.store(head.oldest.get(), Ordering::Relaxed);
-        self.clock_offset_ms.store(head.now.0 - self.clock.now().0, Ordering::Relaxed);
     }
 }
 

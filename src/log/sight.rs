@@ -26,13 +26,26 @@ pub struct Sight {
     pub heard: BusState,
     /// Since when no look at the head has succeeded.
     unseen_since: Option<Instant>,
+    /// Whether no look has succeeded since the loop began.
+    begun: bool,
     /// Since when something durable cannot be read.
     unread_since: Option<Instant>,
 }
 
 impl Sight {
     pub fn new() -> Sight {
-        Sight { heard: BusState::Down, unseen_since: Some(Instant::now()), unread_since: None }
+        let now = Instant::now();
+        Sight { heard: BusState::Down, unseen_since: Some(now), begun: true, unread_since: None }
+    }
+
+    /// The loop begins, perhaps anew: what it took from the listener last may be lost with its last
+    /// life, so it has to catch up.
+    pub fn begin(&mut self) {
+        self.begun = true;
+        self.unseen_since.get_or_insert_with(Instant::now);
+        if self.heard == BusState::Live {
+            self.heard = BusState::CatchingUp;
+        }
     }
 
     /// A listener that is lost may mean that everything is: only a look tells.
@@ -49,6 +62,7 @@ impl Sight {
     }
 
     pub fn looked(&mut self, well: bool) {
+        self.begun &= !well;
         note(&mut self.unseen_since, well);
     }
 
@@ -59,6 +73,7 @@ impl Sight {
     /// What `/readyz` says, and by which the pace of looking goes.
     pub fn state(&self) -> BusState {
         match (self.heard, self.blind_since()) {
+            _ if self.begun => BusState::Down,
             (BusState::Down, None) => BusState::Polling,
             (heard, Some(since)) if since.elapsed() < BLIND_AFTER => heard,
             (_, Some(_)) => BusState::Down,
@@ -114,6 +129,19 @@ mod tests {
         sight.looked(true);
         assert_eq!(sight.state(), BusState::Polling);
         assert!(!sight.is_degraded());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_begins_anew_sees_nothing_until_it_has_looked_and_then_catches_up() {
+        let mut sight = Sight::new();
+        sight.looked(true);
+        sight.heard = BusState::Live;
+        sight.begin();
+        assert_eq!(sight.state(), BusState::Down);
+        sight.looked(false);
+        assert_eq!(sight.state(), BusState::Down);
+        sight.looked(true);
+        assert_eq!(sight.state(), BusState::CatchingUp);
     }
 
     #[tokio::test(start_paused = true)]

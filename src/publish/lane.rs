@@ -26,9 +26,14 @@ use crate::domain::Draft;
 use crate::log::Log;
 use crate::notification::Announcement;
 use crate::store::{Appended, LogStore, LogWriter, StoreError, Turn};
+use crate::supervise::{LAST_WORD, finish};
 
 /// How often an idle lane renews its slot; far more often than slots that are not used are given away.
 const RENEW: Duration = Duration::from_secs(60);
+
+/// How long what has queued may take to be written when the replica stops: by then no connection is
+/// left over which it could be answered.
+const FLUSH: Duration = Duration::from_secs(3);
 
 pub struct Lane {
     shared: Arc<Shared>,
@@ -47,9 +52,18 @@ impl Lane {
         Lane { shared, intake, store, log }
     }
 
-    /// Writes until told to stop; then writes what has queued, and hands its slot back.
+    /// Writes until told to stop; then writes what has queued, and hands its slot back. A store that
+    /// hangs has its time, and what is not written by then nobody waits for any more.
     pub async fn run(&mut self, stop: &CancellationToken) -> Result<(), StoreError> {
         let mut writer = self.store.writer().await?;
+        finish(stop, FLUSH, self.write_all(&mut *writer, stop)).await;
+        if tokio::time::timeout(LAST_WORD, writer.release()).await.is_err() {
+            tracing::debug!("a writer slot was not handed back; it is free when it has been idle");
+        }
+        Ok(())
+    }
+
+    async fn write_all(&self, writer: &mut dyn LogWriter, stop: &CancellationToken) {
         loop {
             let mut intake = self.intake.clone().lock_owned().await;
             let first = tokio::select! {
@@ -68,12 +82,10 @@ impl Lane {
                     continue;
                 }
             };
-            let Some(first) = first else { break };
+            let Some(first) = first else { return };
             let requests = self.take(first, &mut intake);
-            self.write(&mut *writer, requests, Box::new(intake), stop).await;
+            self.write(writer, requests, Box::new(intake), stop).await;
         }
-        writer.release().await;
-        Ok(())
     }
 
     /// All that is queued, up to the size of a batch. Whoever has given up is left out.

@@ -1,8 +1,10 @@
 //! One connection, from its first byte to its last request.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ConnectionGuard;
 use super::stall::Watched;
+use crate::wake::Gate;
 
 /// How long a connection may take to ask for anything at all. Between requests it may idle for
 /// longer, but whoever holds places without a word is no client.
@@ -50,28 +53,48 @@ pub(super) fn serve(
     let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
     async move {
         let mut connection = pin!(connection);
-        let silent = async {
+        let silence = async {
             tokio::select! {
                 () = asked.cancelled() => std::future::pending().await,
                 () = tokio::time::sleep(FIRST_REQUEST) => {}
             }
         };
-        let life = async {
+        let mut silence = pin!(silence);
+        let mut closing = pin!(guard.closing().cancelled());
+        let mut cut = pin!(guard.cut().cancelled());
+        let mut stalled = pin!(guard.stalled().cancelled());
+        // Every request wakes the connection several times, and none of these.
+        let (gate, mut is_closing) = (Gate::default(), false);
+        let ended = loop {
+            let aside = poll_fn(|cx| {
+                gate.poll(cx, |cx| {
+                    if cut.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Aside::Cut);
+                    }
+                    if stalled.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Aside::Stalled);
+                    }
+                    if !is_closing && closing.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(Aside::Closing);
+                    }
+                    silence.as_mut().poll(cx).map(|()| Aside::Silent)
+                })
+            });
             tokio::select! {
-                ended = connection.as_mut() => return ended,
-                () = guard.closing().cancelled() => {}
-            }
-            // An idle connection is closed, a request under way is the last one.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        };
-        let ended = tokio::select! {
-            ended = life => ended,
-            () = guard.cut().cancelled() => return,
-            () = silent => return,
-            () = guard.stalled().cancelled() => {
-                guard.note_stalled();
-                return;
+                biased;
+                ended = connection.as_mut() => break ended,
+                aside = aside => match aside {
+                    // An idle connection is closed, a request under way is the last one.
+                    Aside::Closing => {
+                        is_closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Aside::Cut | Aside::Silent => return,
+                    Aside::Stalled => {
+                        guard.note_stalled();
+                        return;
+                    }
+                },
             }
         };
         if let Err(error) = ended {
@@ -79,6 +102,15 @@ pub(super) fn serve(
             tracing::debug!(%peer, %error, "a connection ended early");
         }
     }
+}
+
+/// What ends a connection from our side.
+enum Aside {
+    Closing,
+    Cut,
+    /// It has asked for nothing.
+    Silent,
+    Stalled,
 }
 
 async fn answer(router: Router, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {

@@ -297,13 +297,13 @@ impl Upkeep for MemoryStore {
         Ok(())
     }
 
-    async fn partition_expire(&self) -> Result<Option<Seq>, StoreError> {
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError> {
         let cutoff = Timestamp(self.clock.now().0 - i64::from(self.settings.retention_s) * 1000);
         let mut state = self.state.lock();
         while state.messages.front().is_some_and(|message| message.at < cutoff) {
             state.drop_oldest();
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
     async fn partition_drop(&self, _first: Seq) -> Result<u64, StoreError> {

@@ -61,15 +61,43 @@ async fn the_pause_ends_when_the_replica_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loop_that_the_replica_needs_takes_it_down_by_a_drain() {
+async fn a_loop_that_the_replica_needs_and_that_is_not_well_again_takes_it_down_by_a_drain() {
     let supervisor = supervisor();
-    supervisor.start("log", Policy::Stop, failing(1, Arc::default()));
+    let runs = Arc::new(AtomicU32::new(0));
+    supervisor.start("log", Policy::Needed, failing(u32::MAX, runs.clone()));
     supervisor.shutdown().draining.cancelled().await;
+    assert_eq!(runs.load(Ordering::SeqCst), FAILURES_MAX);
     assert!(!supervisor.shutdown().stopping.is_cancelled());
     supervisor.shutdown().stop();
     let ending = supervisor.join_all(SOON).await;
     assert_eq!(ending.failure.as_ref().map(|failure| failure.name), Some("log"));
     assert_eq!(ending.exit_code(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_the_replica_needs_may_fail_now_and_then() {
+    let supervisor = supervisor();
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    supervisor.start("log", Policy::Needed, move |shutdown: Shutdown| {
+        // It fails in a row, then is well for a while before it fails again, over and over.
+        let run = counted.fetch_add(1, Ordering::SeqCst) + 1;
+        async move {
+            if run.is_multiple_of(FAILURES_MAX - 1) {
+                tokio::select! {
+                    () = shutdown.stopping.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(WELL_AFTER) => {}
+                }
+            }
+            Err("the connection was lost")
+        }
+    });
+    while runs.load(Ordering::SeqCst) < 4 * FAILURES_MAX {
+        assert_eq!(supervisor.failure(), None);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    supervisor.shutdown().stop();
+    assert_eq!(supervisor.join_all(SOON).await.exit_code(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +128,7 @@ async fn a_panic_is_counted_and_the_loop_begins_again() {
 #[tokio::test(start_paused = true)]
 async fn what_hangs_is_named_and_aborted() {
     let supervisor = supervisor();
-    supervisor.start("well", Policy::Stop, failing(0, Arc::default()));
+    supervisor.start("well", Policy::Needed, failing(0, Arc::default()));
     supervisor.start("deaf", Policy::Restart, |_| std::future::pending::<Result<(), String>>());
     supervisor.shutdown().stop();
     let ending = supervisor.join_all(SOON).await;
@@ -113,7 +141,7 @@ async fn what_hangs_is_named_and_aborted() {
 #[tokio::test(start_paused = true)]
 async fn a_loop_that_fails_while_stopping_stays_down() {
     let supervisor = supervisor();
-    supervisor.start("late", Policy::Stop, |shutdown: Shutdown| async move {
+    supervisor.start("late", Policy::Needed, |shutdown: Shutdown| async move {
         shutdown.stopping.cancelled().await;
         Err("too late")
     });

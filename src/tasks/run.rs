@@ -255,6 +255,7 @@ impl Run {
             && self.in_hand.len() < concurrency
             && self.results.len() < RESULTS_MAX
             && Instant::now() < self.trusted_until
+            && !self.shutdown.draining.is_cancelled()
     }
 
     /// Takes items in hand, as many as may be.

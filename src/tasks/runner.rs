@@ -18,7 +18,7 @@ use super::run::{Lease, work};
 use crate::domain::TaskId;
 use crate::store::StoreError;
 use crate::store::task::Claim;
-use crate::supervise::Shutdown;
+use crate::supervise::{LAST_WORD, Shutdown, finish};
 
 /// How long to leave a store alone that could not be asked.
 const RETRY: Duration = Duration::from_millis(500);
@@ -31,6 +31,9 @@ const EXPIRY_TICK: Duration = Duration::from_secs(60);
 
 /// How soon after some were removed the next are.
 const EXPIRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long runs may take to end when no time is left: for a report that is on its way, or the last.
+pub const RUNS_END: Duration = Duration::from_secs(2);
 
 pub struct Runner {
     tasks: Tasks,
@@ -70,19 +73,22 @@ impl Runner {
                     next_look = Instant::now();
                 }
                 () = sleep_until(next_look) => {
-                    next_look = match self.look(&mut runs, &mut running, shutdown).await {
-                        Ok(next) => next,
-                        Err(error) => {
+                    let look = self.look(&mut runs, &mut running, shutdown);
+                    next_look = match finish(&shutdown.draining, LAST_WORD, look).await {
+                        Some(Ok(next)) => next,
+                        Some(Err(error)) => {
                             tracing::debug!(%error, "no tasks could be claimed");
                             Instant::now() + RETRY
                         }
+                        None => break,
                     };
                 }
                 () = sleep_until(next_expiry) => {
-                    let pause = match shared.store.expire(shared.settings.retention).await {
-                        Ok(0) => EXPIRY_TICK,
-                        Ok(_) => EXPIRY_PAUSE,
-                        Err(error) => {
+                    let expire = shared.store.expire(shared.settings.retention);
+                    let pause = match finish(&shutdown.draining, LAST_WORD, expire).await {
+                        Some(Ok(0)) | None => EXPIRY_TICK,
+                        Some(Ok(_)) => EXPIRY_PAUSE,
+                        Some(Err(error)) => {
                             tracing::warn!(%error, "old tasks could not be removed");
                             EXPIRY_TICK
                         }
@@ -131,7 +137,13 @@ impl Runner {
             let nudge = Arc::new(Notify::new());
             let lease = Lease { id: id.clone(), term, asked_at };
             let (tasks, hands) = (self.tasks.clone(), self.hands.clone());
-            let handle = runs.spawn(work(tasks, lease, hands, nudge.clone(), shutdown.clone()));
+            let (nudged, leaving) = (nudge.clone(), shutdown.clone());
+            let handle = runs.spawn(async move {
+                let stopping = leaving.stopping.clone();
+                // Whoever cannot hand its task back leaves it to the end of the lease.
+                let run = work(tasks, lease, hands, nudged, leaving);
+                finish(&stopping, RUNS_END, run).await;
+            });
             running.insert(handle.id(), (id, nudge));
         }
         let wait = match claimed.next_due {

@@ -244,7 +244,7 @@ async fn upkeep_of_a_quiet_log_changes_nothing(subject: Subject) {
     assert_eq!(subject.upkeep.outbox_relay().await.unwrap(), None);
     assert_eq!(subject.upkeep.outbox_oldest().await.unwrap(), None);
     subject.upkeep.partition_ahead().await.unwrap();
-    assert_eq!(subject.upkeep.partition_expire().await.unwrap(), None);
+    assert_eq!(subject.upkeep.partition_expire().await.unwrap(), []);
     assert_eq!(subject.upkeep.idempotency_expire().await.unwrap(), 0);
     assert_eq!(append(&*subject.log, &[keyed("1", "k")]).await.fresh(), 0);
 }
@@ -295,17 +295,17 @@ async fn partitions_are_made_ahead_and_dropped_when_they_are_too_old() {
     let drafts: Vec<Draft> = (0..250).map(|_| draft("a", "1")).collect();
     append(&store, &drafts).await;
     store.partition_ahead().await.unwrap();
-    assert_eq!(store.partition_expire().await.unwrap(), Some(seq(1)));
-    // It is not kept any more from this moment on, though it is still there.
-    assert_eq!(store.head().await.unwrap().oldest, seq(101));
-    let expired = Err(StoreError::Expired { oldest: seq(101) });
+    assert_eq!(store.partition_expire().await.unwrap(), [seq(1), seq(101)]);
+    // They are not kept any more from this moment on, though they are still there.
+    assert_eq!(store.head().await.unwrap().oldest, seq(201));
+    let expired = Err(StoreError::Expired { oldest: seq(201) });
     assert_eq!(store.range(seq(50), seq(250), PAGE).await, expired);
     assert_eq!(store.partition_drop(seq(1)).await.unwrap(), 100);
     assert_eq!(store.partition_drop(seq(1)).await.unwrap(), 0);
-    assert_eq!(store.partition_expire().await.unwrap(), Some(seq(101)));
+    assert_eq!(store.partition_expire().await.unwrap(), [seq(101)], "until it is dropped");
     assert_eq!(store.partition_drop(seq(101)).await.unwrap(), 100);
     // The one that is being written stays.
-    assert_eq!(store.partition_expire().await.unwrap(), None);
+    assert_eq!(store.partition_expire().await.unwrap(), []);
     let found = store.range(seq(200), seq(250), PAGE).await.unwrap();
     assert_eq!(found.messages.len(), 50);
 }

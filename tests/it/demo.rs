@@ -44,8 +44,13 @@ struct Server {
 }
 
 impl Demo {
+    /// One in which nothing moves but what a test moves.
     async fn start(database_url: Option<&str>) -> Demo {
-        let mut child = command(&[], database_url).spawn().unwrap();
+        Demo::started(&["--still"], database_url).await
+    }
+
+    async fn started(arguments: &[&str], database_url: Option<&str>) -> Demo {
+        let mut child = command(arguments, database_url).spawn().unwrap();
         let words = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut demo = Demo { child, words, replicas: Vec::new(), guide: String::new() };
         loop {
@@ -258,4 +263,75 @@ async fn a_demo_that_checks_itself_ends_well() {
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{said}");
     assert!(said.contains("replica-3 -> replica-1") && said.contains("Checked:"), "{said}");
+}
+
+/// Where the line says that all replicas are.
+fn front(guide: &str) -> String {
+    let line = guide.lines().find(|line| line.trim_start().starts_with("all ")).unwrap();
+    line.split_whitespace().nth(1).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_leads_to_each_replica_in_turn_and_past_a_dead_one() {
+    let _alone = alone().await;
+    let mut demo = Demo::start(None).await;
+    let url = front(&demo.guide);
+    let whose = async || {
+        // Each on a connection of its own.
+        let answer = reqwest::get(format!("{url}/v1/stats")).await.ok()?;
+        let stats: serde_json::Value = answer.json().await.ok()?;
+        stats["replica"].as_str().map(str::to_owned)
+    };
+    let mut met = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        met.extend(whose().await);
+    }
+    assert_eq!(met.len(), 3, "{met:?}");
+    let pid = demo.replicas[1].pid;
+    let killed = Command::new(env!("CARGO_BIN_EXE_tidings"))
+        .args(["demo", "kill", "2", "--url", &url])
+        .output();
+    let killed = timeout(PATIENCE, killed).await.unwrap().unwrap();
+    assert!(killed.status.success(), "{}", String::from_utf8_lossy(&killed.stderr));
+    until("the replica is dead", async || !runs(pid)).await;
+    for _ in 0..6 {
+        assert!(whose().await.is_some(), "somebody answers");
+    }
+    let back = demo.says("replica-2 is back").await;
+    let pid = back.rsplit_once("(process ").unwrap().1.trim_end_matches(')').parse().unwrap();
+    demo.replicas[1].pid = pid;
+    let server = demo.server().await;
+    demo.signal("-INT");
+    assert!(demo.ended().await.success());
+    demo.left_nothing(&server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_moves_by_itself_and_ends_all_the_same() {
+    let _alone = alone().await;
+    let mut demo = Demo::started(&[], None).await;
+    let server = demo.server().await;
+    let ask = async |path: &str| {
+        let answer = reqwest::get(format!("{}{path}", demo.urls()[2])).await.unwrap();
+        answer.json::<serde_json::Value>().await.unwrap()
+    };
+    until("a task goes on", async || {
+        let page = ask("/v1/tasks?status=running").await;
+        page["tasks"].as_array().unwrap().iter().any(|task| task["current"].as_u64() > Some(0))
+    })
+    .await;
+    until("orders are told", async || {
+        let page = ask("/v1/messages?topic=order:*&since=2020-01-01T00:00:00Z").await;
+        page["messages"].as_array().unwrap().len() > 1
+    })
+    .await;
+    until("users are there", async || {
+        let all = ask("/v1/replicas").await;
+        let sessions = |one: &serde_json::Value| one["sessions"].as_u64().unwrap_or(0);
+        all["replicas"].as_array().unwrap().iter().map(sessions).sum::<u64>() >= 4
+    })
+    .await;
+    demo.signal("-INT");
+    assert!(demo.ended().await.success());
+    demo.left_nothing(&server).await;
 }

@@ -4,6 +4,7 @@
 //! server is stopped, paused and set back to an older state.
 
 mod clock;
+mod commit;
 mod connection;
 mod crash;
 mod process;

@@ -227,7 +227,8 @@ pub async fn publish_to(client: &reqwest::Client, urls: &[&str], body: &Value) -
         let sent = client.post(format!("{url}/v1/messages")).json(body).send().await;
         match sent {
             Ok(answer) if answer.status() == 201 => return answer.json().await.unwrap(),
-            Ok(answer) if [429, 503].contains(&answer.status().as_u16()) => {
+            // A proxy says 502 or 504 if its replica has just died.
+            Ok(answer) if [429, 502, 503, 504].contains(&answer.status().as_u16()) => {
                 last = answer.text().await.unwrap_or_default();
             }
             Ok(answer) => panic!("{}: {}", answer.status(), answer.text().await.unwrap()),

@@ -62,31 +62,77 @@ async fn what_is_published_is_heard_and_not_found_by_the_tick() {
     assert_eq!(ticks().await, at_the_start, "nothing was found by a tick");
 }
 
+/// A replica whose listener can be cut off, one that speaks to it, and a follower of the first.
+struct Pair {
+    listeners: Proxy,
+    hearing: Replica,
+    speaking: Replica,
+    follower: Follower,
+    ticks_at_the_start: u64,
+}
+
+impl Pair {
+    async fn start() -> Pair {
+        let url = harness::database_url().await;
+        let (listeners, listen) = Proxy::to_database(&url).await;
+        let settings = [NO_TICK, &[("LISTEN_DATABASE_URL", listen.as_str())]].concat();
+        let hearing = Replica::start("hearing", &url, &settings).await;
+        let speaking = Replica::start("speaking", &url, NO_TICK).await;
+        until("it is live", async || speaking.readyz().await["listener"] == "live").await;
+        let follower = Follower::start(Way::WebSocket, vec![hearing.url.clone()], "a", None);
+        follower.connected().await;
+        let ticks_at_the_start = hearing.metric(TICK).await;
+        let pair = Pair { listeners, hearing, speaking, follower, ticks_at_the_start };
+        pair.is_live_again().await;
+        pair
+    }
+
+    async fn is_live(&self) -> bool {
+        self.hearing.readyz().await["listener"] == "live"
+    }
+
+    async fn is_live_again(&self) {
+        until("it is live", async || self.is_live().await).await;
+    }
+
+    /// Cuts the listener off; each step of its return takes so long.
+    async fn cut(&self, step: Duration) {
+        self.listeners.weather(Weather::Slow(step));
+        self.listeners.cut();
+        until("it has noticed", async || !self.is_live().await).await;
+    }
+
+    /// Publishes the message of a round, which must be heard.
+    async fn says(&self, round: usize) {
+        self.speaking.publish(&json!({"topic": "a", "data": round})).await;
+        self.follower.has(round).await;
+        let ticks = self.hearing.metric(TICK).await;
+        assert_eq!(ticks, self.ticks_at_the_start, "round {round}: found by a tick");
+    }
+}
+
 /// The way to the listener is slow, so that there is time between being connected and listening.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_says_it_is_live_listens() {
-    let url = harness::database_url().await;
-    let (listeners, listen) = Proxy::to_database(&url).await;
-    let settings = [NO_TICK, &[("LISTEN_DATABASE_URL", listen.as_str())]].concat();
-    let hearing = Replica::start("hearing", &url, &settings).await;
-    let speaking = Replica::start("speaking", &url, NO_TICK).await;
-    let is_live = async || hearing.readyz().await["listener"] == "live";
-    until("both are live", async || {
-        is_live().await && speaking.readyz().await["listener"] == "live"
-    })
-    .await;
-    let follower = Follower::start(Way::WebSocket, vec![hearing.url.clone()], "a", None);
-    follower.connected().await;
-    let at_the_start = hearing.metric(TICK).await;
+    let pair = Pair::start().await;
     for round in 1..=5 {
-        listeners.weather(Weather::Slow(Duration::from_millis(300)));
-        listeners.cut();
-        until("it has noticed", async || !is_live().await).await;
-        until("it is live again", is_live).await;
-        speaking.publish(&json!({"topic": "a", "data": round})).await;
-        follower.has(round).await;
-        assert_eq!(hearing.metric(TICK).await, at_the_start, "round {round}: found by a tick");
-        listeners.weather(Weather::Fair);
+        pair.cut(Duration::from_millis(300)).await;
+        pair.is_live_again().await;
+        pair.says(round).await;
+        pair.listeners.weather(Weather::Fair);
+    }
+}
+
+/// One message in each step of a return, and nothing after it that would show that it is missing:
+/// the slower the steps are, the earlier it comes among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_while_a_listener_comes_back_is_heard_without_a_tick() {
+    let pair = Pair::start().await;
+    for round in 1..=24 {
+        pair.cut(Duration::from_millis(4 * round as u64)).await;
+        pair.says(round).await;
+        pair.is_live_again().await;
+        pair.listeners.weather(Weather::Fair);
     }
 }
 
@@ -119,4 +165,31 @@ async fn each_message_takes_its_short_way() {
     for replica in &fleet {
         assert_eq!(replica.metric("tidings_log_applied_seq").await, 2);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_hears_is_not_given_up_because_no_connection_is_free_for_its_pulse() {
+    let url = harness::database_url().await;
+    let settings = [
+        ("TIDINGS_POOL_CONNECTIONS_MAX", "2"),
+        ("TIDINGS_REPLAY_READERS_MAX", "1"),
+        ("TIDINGS_POOL_WAIT_MS", "100"),
+        ("TIDINGS_STATEMENT_TIMEOUT_MS", "60000"),
+        ("TIDINGS_TICK_MS", "100"),
+        ("TIDINGS_PULSE_S", "1"),
+    ];
+    let replica = Replica::start("busy", &url, &settings).await;
+    until_live(std::slice::from_ref(&replica)).await;
+    let mut holder = harness::connect(&url).await;
+    let held = holder.transaction().await.unwrap();
+    let lock = "lock table tidings.log, tidings.outbox, tidings.task in access exclusive mode";
+    held.batch_execute(lock).await.unwrap();
+    // The log's look and the outbox's wait for the lock, and nothing is left for pulses.
+    let waits = "tidings_store_pool_waits_total";
+    let before = replica.metric(waits).await;
+    until("pulses found no connection", async || replica.metric(waits).await >= before + 10).await;
+    held.rollback().await.unwrap();
+    until_live(std::slice::from_ref(&replica)).await;
+    let reconnects = replica.metric("tidings_bus_reconnects_total").await;
+    assert_eq!(reconnects, 0, "it heard all the time");
 }

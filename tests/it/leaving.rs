@@ -65,6 +65,7 @@ async fn two_thousand_sockets_are_sent_away_one_after_the_other() {
     leaving.signal("-TERM");
     let answer = reqwest::get(format!("{}/readyz", leaving.url)).await.unwrap();
     assert_eq!(answer.status(), 503, "not ready first, while it still answers");
+    let off = Instant::now();
     assert_eq!(leaving.ended().await, Some(0));
     assert!(told.elapsed() < DRAIN + Duration::from_secs(3), "{:?}", told.elapsed());
 
@@ -73,6 +74,7 @@ async fn two_thousand_sockets_are_sent_away_one_after_the_other() {
     assert!(goodbyes.iter().all(|goodbye| goodbye.code == 1012));
     // Spread over the window: no fifth of it takes more than half of them.
     let first = goodbyes.iter().map(|goodbye| goodbye.at).min().unwrap();
+    assert!(first > off, "the first was sent away before balancers could know");
     let mut fifths = [0; 5];
     for goodbye in &goodbyes {
         let fifth = (goodbye.at - first).as_millis() * 5 / DRAIN.as_millis();
@@ -91,6 +93,22 @@ async fn two_thousand_sockets_are_sent_away_one_after_the_other() {
                 and used_at > now() - interval '10 minutes'";
     let held: i64 = client.query_one(held, &[]).await.unwrap().get(0);
     assert_eq!(held, 0, "its writer slots are free for others at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_grace_leaves_everybody_time_for_a_farewell() {
+    let settings = [("TIDINGS_DRAIN_S", "4"), ("TIDINGS_ACCEPT_GRACE_S", "2")];
+    let mut leaving = Replica::in_memory("leaving", &settings).await;
+    let mut sockets = JoinSet::new();
+    for _ in 0..100 {
+        sockets.spawn(stay_until_sent_away(leaving.url.clone()));
+    }
+    until("all are connected", async || leaving.stats().await["sessions"] == 100).await;
+    let (code, said) = leaving.leave_saying().await;
+    assert_eq!(code, Some(0));
+    assert!(!said.iter().any(|line| line.contains("cut off")), "{said:?}");
+    let goodbyes = sockets.join_all().await;
+    assert!(goodbyes.iter().all(|goodbye| goodbye.code == 1012));
 }
 
 #[tokio::test(flavor = "multi_thread")]

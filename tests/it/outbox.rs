@@ -153,3 +153,42 @@ async fn a_transaction_of_large_rows_is_moved_in_parts_and_keeps_its_order() {
     }
     assert_eq!(relays(&client).await, 2, "the fourth row fills a part of 1 MiB");
 }
+
+/// Connections that publish by SQL one after the other, until they are dropped.
+async fn publish_without_a_pause(url: &str) -> JoinSet<()> {
+    let mut publishers = JoinSet::new();
+    for _ in 0..8 {
+        let client = harness::connect(url).await;
+        publishers.spawn(async move {
+            while client.batch_execute("select tidings.publish('sql', '0')").await.is_ok() {}
+        });
+    }
+    publishers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_publishes_without_a_pause_keeps_a_replica_neither_from_upkeep_nor_from_leaving() {
+    const OLD: i64 = 350;
+    let url = harness::database_url().await;
+    let settings = [("TIDINGS_PARTITION_ROWS", "100"), ("TIDINGS_RETENTION_S", "60")];
+    let mut replica = Replica::start("relay", &url, &settings).await;
+    let client = harness::connect(&url).await;
+    let many = format!("select tidings.publish('sql', '0') from generate_series(1, {OLD})");
+    client.batch_execute(&many).await.unwrap();
+    until("all are in the log", async || {
+        let head = "select head from tidings.log";
+        client.query_one(head, &[]).await.unwrap().get::<_, i64>(0) == OLD
+    })
+    .await;
+    assert_eq!(replica.leave().await, Some(0));
+    client.batch_execute("update tidings.message set at = at - interval '1 hour'").await.unwrap();
+    let publishers = publish_without_a_pause(&url).await;
+    replica.start_again().await;
+    until("what is too old is dropped", async || {
+        replica.metric("tidings_recovery_partitions_dropped_total").await > 0
+    })
+    .await;
+    assert!(replica.metric("tidings_recovery_outbox_relayed_total").await > 100);
+    assert_eq!(replica.leave().await, Some(0));
+    drop(publishers);
+}

@@ -190,3 +190,19 @@ async fn of_a_state_that_waits_only_the_newest_is_sent() {
         assert!(replica.metric("tidings_hub_coalesced_total").await > 0, "{way:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_is_sent_away_with_the_others_when_the_replica_leaves() {
+    let drain = [WIDE, &[("TIDINGS_DRAIN_S", "10")]].concat();
+    let mut replica = replica(&drain).await;
+    let client = Client::open(Way::WebSocket, &replica, "a").await;
+    for _ in 0..MANY {
+        publish(&replica, "a", 1, LARGE_BYTES).await;
+    }
+    // It stands in a write, which nobody will take.
+    let (code, said) = replica.leave_saying().await;
+    assert_eq!(code, Some(0));
+    let cut = said.iter().find(|line| line.contains("cut off"));
+    assert_eq!(cut, None, "it was not told to go in its time");
+    drop(client);
+}

@@ -3,6 +3,7 @@
 
 mod document;
 mod expect;
+mod interface;
 mod player;
 mod sse;
 mod ws;
@@ -49,13 +50,13 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();
     for route in source.split(".route(").skip(1) {
         // Up to the next route; what follows the last one names no method.
-        let path = route.split('"').nth(1).unwrap();
+        let path = route.split('"').nth(1).unwrap().replace("{*", "{");
         let handlers = route.split(")\n").next().unwrap();
         for (method, marks) in
             [("GET", &["get(", "any("][..]), ("POST", &["post("]), ("DELETE", &["delete("])]
         {
             if marks.iter().any(|mark| handlers.contains(mark)) {
-                found.insert((method.to_owned(), path.to_owned()));
+                found.insert((method.to_owned(), path.clone()));
             }
         }
     }
@@ -65,10 +66,9 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
 fn requested(example: &Example) -> Vec<(String, String)> {
     let path = |target: &str| {
         let path = target.split('?').next().unwrap();
-        path.replace("{task}", "{id}")
-            .replace("{notice}", "{id}")
-            .replace("edge-1", "{id}")
-            .replace("i-9", "{instance}")
+        let path = path.replace("main.js", "{path}");
+        let path = path.replace("{task}", "{id}").replace("{notice}", "{id}");
+        path.replace("edge-1", "{id}").replace("i-9", "{instance}")
     };
     let words = |line: &str| {
         let mut words = line.split(' ');

@@ -1,9 +1,11 @@
 //! Partitions come and go while everybody publishes: nothing is lost that is kept, and nobody is refused.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tidings::store::Upkeep;
 use tidings::store::postgres::PostgresStore;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::fleet::{Replica, three, until, until_live, urls};
@@ -29,7 +31,7 @@ async fn look_after(store: PostgresStore, over: &AtomicBool) -> u64 {
     let mut dropped = 0;
     while !over.load(Ordering::Relaxed) {
         store.partition_ahead().await.unwrap();
-        if let Some(first) = store.partition_expire().await.unwrap() {
+        for first in store.partition_expire().await.unwrap() {
             // One that is in use is left for the next look.
             dropped += store.partition_drop(first).await.unwrap_or(0);
         }
@@ -132,4 +134,31 @@ async fn partitions_come_and_go_under_load_and_nobody_is_refused() {
             assert_eq!((seen.seqs(), seen.resets), (kept, 0), "{way:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_too_old_goes_after_one_wait() {
+    let url = harness::database_url().await;
+    let settings = [("TIDINGS_PARTITION_ROWS", "100"), ("TIDINGS_RETENTION_S", "60")];
+    let mut replica = Replica::start("one", &url, &settings).await;
+    let client = harness::connect(&url).await;
+    let many = "select tidings.publish('old', '0') from generate_series(1, 1050)";
+    client.batch_execute(many).await.unwrap();
+    until("all are in the log", async || {
+        number(&client, "select head from tidings.log").await == 1_050
+    })
+    .await;
+    assert_eq!(replica.leave().await, Some(0));
+    client.batch_execute("update tidings.message set at = at - interval '1 hour'").await.unwrap();
+    replica.start_again().await;
+    let began = Instant::now();
+    until("ten partitions are dropped", async || {
+        replica.metric("tidings_recovery_partitions_dropped_total").await == 10
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    assert_eq!(replica.metric("tidings_recovery_partitions_expired_total").await, 10);
+    assert_eq!(replica.metric("tidings_recovery_messages_dropped_total").await, 1_000);
+    assert_eq!(number(&client, "select kept_from from tidings.log").await, 1_001);
+    assert_eq!(number(&client, "select count(*) from tidings.message").await, 50);
 }

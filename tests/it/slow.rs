@@ -67,7 +67,18 @@ async fn stops_and_goes_on(way: Way) {
     // From here on it takes nothing. Of what waits for it the newest state stays, ...
     let large = "x".repeat(LARGE_BYTES);
     let state = |_| json!({"topic": "a", "class": "state", "key": "k", "data": large});
-    let states = publish_until(&replica, "tidings_hub_coalesced_total", state).await;
+    let coalesced = "tidings_hub_coalesced_total";
+    let mut states = publish_until(&replica, coalesced, state).await;
+    // The socket is full, and its session not just late, when that happens again and again.
+    let mut fresh = 0;
+    while fresh < 8 {
+        let before = replica.metric(coalesced).await;
+        for _ in 0..10 {
+            states.push(publish(&replica, state(0)).await);
+        }
+        fresh = replica.metric(coalesced).await - before;
+        assert!(states.len() < 4 * MANY, "the socket is never full: {fresh} of 10 coalesced");
+    }
     // ... signals are dropped and counted, ...
     let signal = |number: usize| {
         let key = number.to_string();

@@ -77,6 +77,7 @@ suite! {
         the_newest_tasks_come_first_page_by_page
         items_come_in_their_order_page_by_page
         a_report_books_items_counters_and_one_message
+        last_words_are_said_alike_everywhere
         a_report_told_twice_changes_nothing_more
         an_attempt_ends_once_and_its_counts_say_how
         a_task_that_cannot_be_run_fails_with_its_reason

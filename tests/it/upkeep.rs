@@ -1,11 +1,11 @@
 //! What keeps the log in order, and what becomes of it when a part of it fails.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tidings::domain::Seq;
+use tidings::domain::{Epoch, Seq};
 use tidings::metrics::Metrics;
 use tidings::recovery::{Recovery, RecoverySettings};
 use tidings::store::{FORGOTTEN_MAX, Relayed, StoreError, Upkeep};
@@ -39,8 +39,8 @@ impl Upkeep for Poor {
         refused()
     }
 
-    async fn partition_expire(&self) -> Result<Option<Seq>, StoreError> {
-        Ok(Seq::new(1))
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError> {
+        Ok(vec![Seq::new(1).unwrap()])
     }
 
     async fn partition_drop(&self, _: Seq) -> Result<u64, StoreError> {
@@ -74,6 +74,103 @@ async fn a_step_that_fails_for_ever_does_not_end_retention_and_all_old_keys_are_
     let page = metrics.encode();
     let counted = format!("tidings_recovery_keys_forgotten_total {keys}\n");
     assert!(page.contains(&counted), "{page}");
+}
+
+/// Has an outbox that is never empty, and a partition that is too old.
+#[derive(Default)]
+struct Flooded {
+    looks: AtomicU64,
+    relays: AtomicU64,
+    dropped: AtomicU64,
+    away: AtomicBool,
+}
+
+impl Flooded {
+    fn reach(&self) -> Result<(), StoreError> {
+        match self.away.load(Ordering::Relaxed) {
+            true => Err(StoreError::Unavailable("it is away".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+#[async_trait]
+impl Upkeep for Flooded {
+    async fn outbox_relay(&self) -> Result<Option<Relayed>, StoreError> {
+        self.reach()?;
+        // As one that is asked over a network.
+        tokio::time::sleep(Duration::from_millis(4)).await;
+        self.relays.fetch_add(1, Ordering::Relaxed);
+        let epoch = Epoch::parse("e").unwrap();
+        Ok(Some(Relayed { taken: 1, epoch, range: None }))
+    }
+
+    async fn outbox_oldest(&self) -> Result<Option<Duration>, StoreError> {
+        self.reach()?;
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Duration::from_secs(7)))
+    }
+
+    async fn partition_ahead(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError> {
+        Ok(vec![Seq::new(1).unwrap()])
+    }
+
+    async fn partition_drop(&self, _: Seq) -> Result<u64, StoreError> {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        Ok(100)
+    }
+
+    async fn idempotency_expire(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_in_the_outbox_grows_older_while_the_store_is_away() {
+    let flooded = Arc::new(Flooded::default());
+    let metrics = Metrics::new();
+    let log = lanes::log(Arc::new(lanes::memory()), &metrics);
+    let mut recovery =
+        Recovery::new(RecoverySettings::default(), flooded.clone(), log, metrics.clone());
+    let stop = CancellationToken::new();
+    let told = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        flooded.away.store(true, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        stop.cancel();
+    };
+    tokio::join!(recovery.run(&stop), told);
+    let page = metrics.encode();
+    // It was 7 s old at the start, and the last look was 30 s after it.
+    assert!(page.contains("tidings_recovery_outbox_oldest_seconds 37\n"), "{page}");
+    assert!(page.contains("tidings_recovery_outbox_found_total 1\n"), "{page}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outbox_that_is_never_empty_takes_no_turn_from_the_other_steps() {
+    let flooded = Arc::new(Flooded::default());
+    let metrics = Metrics::new();
+    let log = lanes::log(Arc::new(lanes::memory()), &metrics);
+    let mut recovery =
+        Recovery::new(RecoverySettings::default(), flooded.clone(), log, metrics.clone());
+    let stop = CancellationToken::new();
+    let told = async {
+        tokio::time::sleep(Duration::from_secs(29)).await;
+        let page = metrics.encode();
+        assert!(page.contains("tidings_recovery_outbox_oldest_seconds 7\n"), "{page}");
+        stop.cancel();
+    };
+    let ended = async { tokio::join!(recovery.run(&stop), told) };
+    let ended = tokio::time::timeout(Duration::from_secs(30), ended).await;
+    assert!(ended.is_ok(), "it was told to stop a second ago");
+    let looks = flooded.looks.load(Ordering::Relaxed);
+    assert!(looks >= 5, "in 29 s it looked {looks} times at how old the oldest is");
+    assert!(flooded.dropped.load(Ordering::Relaxed) >= 1);
+    assert!(flooded.relays.load(Ordering::Relaxed) > 5_000, "nothing else takes time");
 }
 
 const PLANS: [&str; 3] = ["auto", "force_custom_plan", "force_generic_plan"];

@@ -210,7 +210,7 @@ impl Upkeep for Disk {
         Ok(())
     }
 
-    async fn partition_expire(&self) -> Result<Option<Seq>, StoreError> {
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError> {
         self.shared.store.partition_expire().await
     }
 

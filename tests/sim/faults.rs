@@ -246,7 +246,7 @@ impl Upkeep for FaultyStore {
         self.faults.reach(self.upkeep.partition_ahead()).await
     }
 
-    async fn partition_expire(&self) -> Result<Option<Seq>, StoreError> {
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError> {
         self.faults.reach(self.upkeep.partition_expire()).await
     }
 

@@ -68,6 +68,10 @@ const POSTGRES_SEEDS: u64 = 8;
 /// As many as there are cores on the smallest machine that we test on.
 const THREADS: usize = 2;
 
+/// How long a list that fails is made shorter. Over Postgres a run takes seconds, not milliseconds.
+const SHRINK: Duration = Duration::from_secs(60);
+const SHRINK_OVER_POSTGRES: Duration = Duration::from_secs(600);
+
 /// When the simulated world begins.
 const MORNING: Timestamp = Timestamp(1_790_000_000_000);
 
@@ -76,7 +80,7 @@ fn in_memory(plan: &Plan) -> Outcome {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.unwrap().block_on(async {
         let (clock, _hand) = Clock::test(MORNING);
-        let backend = Backend::in_memory(&clock, plan.operations.len() as u64);
+        let backend = Backend::in_memory(&clock, plan.seed);
         world::run(plan, backend, clock).await
     })
 }
@@ -90,13 +94,13 @@ fn over_postgres(plan: &Plan) -> Outcome {
 }
 
 /// Insists that nothing goes wrong; else shows the shortest list of operations that shows it.
-fn check(seed: u64, way: fn(&Plan) -> Outcome) -> Outcome {
+fn check(seed: u64, way: fn(&Plan) -> Outcome, within: Duration) -> Outcome {
     let plan = Plan::of_seed(seed);
     let outcome = way(&plan);
     if outcome.wrongs.is_empty() {
         return outcome;
     }
-    let shorter = shrink(&plan, |plan| !way(plan).wrongs.is_empty());
+    let shorter = shrink(&plan, within, |plan| !way(plan).wrongs.is_empty());
     let again = (0..3).map(|_| way(&shorter)).find(|again| !again.wrongs.is_empty());
     let (plan, wrongs) = match again {
         Some(again) => (shorter, again.wrongs),
@@ -107,15 +111,20 @@ fn check(seed: u64, way: fn(&Plan) -> Outcome) -> Outcome {
     let lines: Vec<String> =
         plan.operations.iter().map(|operation| format!("    {operation:?},")).collect();
     panic!(
-        "seed {seed} fails:\n  {}\nwith (for reproductions.rs)\n  trust: {:?}, operations: [\n{}\n  ]",
+        "seed {seed} fails:\n  {}\nwith (for reproductions.rs)\n  seed: {}, trust: {:?}, operations: [\n{}\n  ]",
         wrongs.join("\n  "),
+        plan.seed,
         plan.trust,
         lines.join("\n")
     );
 }
 
 /// Runs seeds on all cores for as long as `more` gives some, and says what they came to.
-fn check_all(way: fn(&Plan) -> Outcome, more: impl Fn(u64) -> Option<u64> + Sync) -> u64 {
+fn check_all(
+    way: fn(&Plan) -> Outcome,
+    within: Duration,
+    more: impl Fn(u64) -> Option<u64> + Sync,
+) -> u64 {
     let (count, accepted) = (AtomicU64::new(0), AtomicU64::new(0));
     let (seen, resets) = (AtomicU64::new(0), AtomicU64::new(0));
     let add = |total: &AtomicU64, more: usize| {
@@ -125,7 +134,7 @@ fn check_all(way: fn(&Plan) -> Outcome, more: impl Fn(u64) -> Option<u64> + Sync
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some(seed) = more(count.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = check(seed, way);
+                    let outcome = check(seed, way, within);
                     add(&accepted, outcome.accepted);
                     add(&seen, outcome.seen);
                     add(&resets, outcome.resets);
@@ -150,18 +159,22 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn nothing_is_lost_doubled_or_reordered_in_memory() {
     if let Some(seed) = number("TIDINGS_SIM_SEED") {
-        check(seed, in_memory);
+        check(seed, in_memory, SHRINK);
         return;
     }
     let seeds = number("TIDINGS_SIM_SEEDS").unwrap_or(SEEDS);
-    let accepted = check_all(in_memory, |seed| (seed < seeds).then_some(seed));
+    let accepted = check_all(in_memory, SHRINK, |seed| (seed < seeds).then_some(seed));
     // A simulation in which nothing happens proves nothing.
     assert!(accepted >= seeds * 5, "{accepted} requests in {seeds} seeds");
 }
 
 #[test]
 fn nothing_is_lost_doubled_or_reordered_over_postgres() {
-    check_all(over_postgres, |seed| (seed < POSTGRES_SEEDS).then_some(seed));
+    if let Some(seed) = number("TIDINGS_SIM_SEED") {
+        check(seed, over_postgres, SHRINK_OVER_POSTGRES);
+        return;
+    }
+    check_all(over_postgres, SHRINK_OVER_POSTGRES, |seed| (seed < POSTGRES_SEEDS).then_some(seed));
 }
 
 /// Seeds that nobody has run before, for as long as told: `make simulate`.
@@ -173,7 +186,7 @@ fn soak() {
     let first = u64::from(uuid::Uuid::now_v7().as_fields().0) << 20;
     let more = |count: u64| (Instant::now() < until).then_some(first + count);
     std::thread::scope(|scope| {
-        scope.spawn(|| check_all(in_memory, more));
-        scope.spawn(|| check_all(over_postgres, more));
+        scope.spawn(|| check_all(in_memory, SHRINK, more));
+        scope.spawn(|| check_all(over_postgres, SHRINK_OVER_POSTGRES, more));
     });
 }

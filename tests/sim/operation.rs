@@ -145,6 +145,8 @@ pub enum Trust {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
+    /// Of the delays of the disk, so that a shorter list has the same ones.
+    pub seed: u64,
     pub trust: Trust,
     pub operations: Vec<Op>,
 }
@@ -192,7 +194,7 @@ impl Plan {
         operations.push(Op::Advance { ms: 20 });
         let length = 20 + seeded.below(100);
         operations.extend((0..length).map(|_| operation(&mut seeded, trust)));
-        Plan { trust, operations }
+        Plan { seed, trust, operations }
     }
 }
 

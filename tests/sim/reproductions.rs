@@ -10,7 +10,7 @@ use crate::operation::{Op, Plan, Trust, What};
 const TRIES: usize = 20;
 
 fn holds(trust: Trust, operations: &[Op]) {
-    let plan = Plan { trust, operations: operations.to_vec() };
+    let plan = Plan { seed: operations.len() as u64, trust, operations: operations.to_vec() };
     for _ in 0..TRIES {
         let wrongs = in_memory(&plan).wrongs;
         assert!(wrongs.is_empty(), "{:#?}", wrongs.iter().take(8).collect::<Vec<_>>());

@@ -4,15 +4,12 @@ use std::time::{Duration, Instant};
 
 use crate::operation::{Op, Plan};
 
-/// What is short enough is not worth more time.
-const TIME_MAX: Duration = Duration::from_secs(60);
-
 /// How often a list is tried: the order in which ready loops run is not in our hands.
 const TRIES: usize = 3;
 
-/// Delta debugging: leaves out parts, large ones first, then single operations.
-pub fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
-    let until = Instant::now() + TIME_MAX;
+/// Delta debugging: leaves out parts, large ones first, then single operations, for so long.
+pub fn shrink(plan: &Plan, within: Duration, fails: impl Fn(&Plan) -> bool) -> Plan {
+    let until = Instant::now() + within;
     let mut best = plan.clone();
     let mut size = best.operations.len().div_ceil(2);
     while size > 0 {

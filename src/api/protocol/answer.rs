@@ -17,6 +17,12 @@ pub struct PublishedAnswer {
     duplicate: bool,
 }
 
+/// What became of all messages of a request.
+#[derive(Serialize)]
+pub struct PublishedAnswers {
+    pub messages: Vec<PublishedAnswer>,
+}
+
 impl PublishedAnswer {
     pub fn new(topic: &Topic, published: &Published) -> PublishedAnswer {
         PublishedAnswer {

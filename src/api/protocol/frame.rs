@@ -111,12 +111,11 @@ fn operation<'a>(mut fields: Fields<'a>, faults: &mut Faults) -> Option<Operatio
 }
 
 fn cursor(fields: &mut Fields<'_>, faults: &mut Faults) -> Option<Cursor> {
-    let at = fields.pointer("cursor");
     let text: String = fields.take("cursor", "a cursor", faults)?;
     match Cursor::parse(&text) {
         Ok(cursor) => Some(cursor),
         Err(error) => {
-            faults.malformed(&at, error.to_string());
+            faults.malformed(&fields.pointer("cursor"), error.to_string());
             None
         }
     }

@@ -97,24 +97,22 @@ fn message(
     principal: &Principal,
     faults: &mut Faults,
 ) -> Option<Draft> {
-    let topic_at = fields.pointer("topic");
     let topic: Option<String> = fields.take_required("topic", "a string", faults);
     let topic = topic.and_then(|topic| match Topic::parse(&topic) {
         Ok(topic) => Some(topic),
         Err(error) => {
-            faults.invalid(&topic_at, error.to_string());
+            faults.invalid(&fields.pointer("topic"), error.to_string());
             None
         }
     });
-    let data_at = fields.pointer("data");
     let data = fields.take_raw("data");
     match data {
-        None => faults.malformed(&data_at, "is missing: any JSON"),
+        None => faults.malformed(&fields.pointer("data"), "is missing: any JSON"),
         Some(data) if data.len() > limits.data_bytes_max => {
             faults.too_large(format!("data has at most {} bytes", limits.data_bytes_max));
         }
         Some(data) if !is_shallow(data) => {
-            faults.invalid(&data_at, format!("is nested deeper than {DEPTH_MAX}"));
+            faults.invalid(&fields.pointer("data"), format!("is nested deeper than {DEPTH_MAX}"));
         }
         Some(_) => {}
     }
@@ -124,11 +122,11 @@ fn message(
     let kind = word(&mut fields, "kind", faults);
     let key = word(&mut fields, "key", faults);
     let idempotency_key = word(&mut fields, "idempotency_key", faults);
-    let ttl_at = fields.pointer("ttl_s");
     let ttl_s: Option<u32> = fields.take("ttl_s", "a number of seconds", faults);
     if ttl_s.is_some_and(|ttl_s| !(1..=limits.ttl_s_max).contains(&ttl_s)) {
         let max = limits.ttl_s_max;
-        faults.invalid(&ttl_at, format!("1 to {max}, for which messages are kept"));
+        faults
+            .invalid(&fields.pointer("ttl_s"), format!("1 to {max}, for which messages are kept"));
     }
     if class == Some(Class::Signal) && data.is_some_and(|data| data.len() > SIGNAL_BYTES_MAX) {
         let text = "the data of a signal has at most 7000 bytes; publish it as class state";
@@ -153,21 +151,19 @@ fn choice<T: Copy>(
     known: &[(&'static str, T)],
     faults: &mut Faults,
 ) -> Option<T> {
-    let at = fields.pointer(name);
-    let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
     let text = fields.take::<String>(name, "a string", faults)?;
     let found = known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
     if found.is_none() {
-        faults.malformed(&at, format!("must be one of {}", names.join(", ")));
+        let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+        faults.malformed(&fields.pointer(name), format!("must be one of {}", names.join(", ")));
     }
     found
 }
 
 fn word(fields: &mut Fields<'_>, name: &str, faults: &mut Faults) -> Option<Arc<str>> {
-    let at = fields.pointer(name);
     let text = fields.take::<String>(name, "a string", faults)?;
     if text.is_empty() || text.len() > WORD_BYTES_MAX || text.chars().any(char::is_control) {
-        faults.invalid(&at, "1 to 200 bytes without control characters");
+        faults.invalid(&fields.pointer(name), "1 to 200 bytes without control characters");
         return None;
     }
     Some(text.into())

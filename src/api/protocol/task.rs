@@ -291,19 +291,21 @@ pub fn is_word(text: &str) -> bool {
 }
 
 fn word(fields: &mut Fields<'_>, name: &str, faults: &mut Faults) -> Option<Arc<str>> {
-    let at = fields.pointer(name);
     let text: String = fields.take(name, "a string", faults)?;
-    if !is_word(&text) {
-        faults.invalid(&at, WORD);
-    }
-    Some(text.into())
+    Some(checked_word(text, name, fields, faults))
 }
 
+/// A null is left out, hence missing.
 fn required_word(fields: &mut Fields<'_>, name: &str, faults: &mut Faults) -> Option<Arc<str>> {
-    if !fields.has(name) {
-        faults.malformed(&fields.pointer(name), "is missing: a string");
+    let text: String = fields.take_required(name, "a string", faults)?;
+    Some(checked_word(text, name, fields, faults))
+}
+
+fn checked_word(text: String, name: &str, fields: &Fields<'_>, faults: &mut Faults) -> Arc<str> {
+    if !is_word(&text) {
+        faults.invalid(&fields.pointer(name), WORD);
     }
-    word(fields, name, faults)
+    text.into()
 }
 
 fn number(
@@ -312,10 +314,9 @@ fn number(
     range: std::ops::RangeInclusive<u32>,
     faults: &mut Faults,
 ) -> Option<u32> {
-    let at = fields.pointer(name);
     let number: u32 = fields.take(name, "a whole number", faults)?;
     if !range.contains(&number) {
-        faults.invalid(&at, format!("{} to {}", range.start(), range.end()));
+        faults.invalid(&fields.pointer(name), format!("{} to {}", range.start(), range.end()));
     }
     Some(number)
 }
@@ -326,10 +327,9 @@ fn object<'a>(
     bytes_max: usize,
     faults: &mut Faults,
 ) -> Option<&'a str> {
-    let at = fields.pointer(name);
     let text = fields.take_raw(name).filter(|text| *text != "null")?;
     if !text.starts_with('{') {
-        faults.malformed(&at, "must be an object");
+        faults.malformed(&fields.pointer(name), "must be an object");
     }
     if text.len() > bytes_max {
         faults.too_large(format!("{name} has at most {bytes_max} bytes"));
@@ -401,7 +401,12 @@ mod tests {
         let minute = Duration::from_secs(60);
         let claim = claim_body(r#"{"actions":["a"],"worker":"w1","wait_s":90}"#, minute).unwrap();
         assert_eq!((claim.lease.as_secs(), claim.wait), (30, minute));
-        for bad in [r#"{"actions":[],"worker":"w"}"#, r#"{"actions":["a"]}"#, r#"{"worker":"w"}"#] {
+        for bad in [
+            r#"{"actions":[],"worker":"w"}"#,
+            r#"{"actions":["a"]}"#,
+            r#"{"actions":["a"],"worker":null}"#,
+            r#"{"worker":"w"}"#,
+        ] {
             assert!(claim_body(bad, minute).is_err(), "{bad}");
         }
         let id = TaskId::parse("t").unwrap();

@@ -68,16 +68,20 @@ pub async fn schema(client: &Client) -> Result<Finding, Error> {
     })
 }
 
-/// Partitions are made and dropped as the log goes on, which only the owner of the log may do.
+/// Partitions are made and dropped as the log goes on: by the owner of the log, or by functions that
+/// have the owner's rights.
 pub async fn rights(client: &Client) -> Result<Finding, Error> {
     let query = "
         select current_user::text,
-               to_regnamespace('tidings') is not null,
+               n.oid is not null,
                has_database_privilege(current_database(), 'CREATE'),
-               coalesce(has_schema_privilege(to_regnamespace('tidings')::oid, 'USAGE')
-                        and has_schema_privilege(to_regnamespace('tidings')::oid, 'CREATE'), false),
-               coalesce((select pg_has_role(relowner, 'USAGE') from pg_class
-                         where oid = to_regclass('tidings.message')), true)";
+               coalesce(has_schema_privilege(n.oid, 'USAGE'), false),
+               coalesce((select p.prosecdef and has_function_privilege(p.oid, 'EXECUTE') from pg_proc p
+                         where p.pronamespace = n.oid and p.proname = 'partition_make'), false)
+               or coalesce(has_schema_privilege(n.oid, 'CREATE'), false)
+                  and coalesce((select pg_has_role(c.relowner, 'USAGE') from pg_class c
+                                where c.relnamespace = n.oid and c.relname = 'message'), true)
+        from (select to_regnamespace('tidings')::oid) n(oid)";
     let row = one(client, query).await?;
     let user: String = row.get(0);
     Ok(match (row.get(1), row.get(2), row.get(3), row.get(4)) {
@@ -93,12 +97,12 @@ pub async fn rights(client: &Client) -> Result<Finding, Error> {
         (true, _, false, _) => Finding::fail(
             "rights",
             format!("{user} may not use the schema"),
-            format!("grant usage, create on schema tidings to {user:?}"),
+            format!("run sql/roles.sql, or grant usage, create on schema tidings to {user:?}"),
         ),
         (true, _, true, false) => Finding::fail(
             "rights",
             format!("{user} does not own the log and cannot make its partitions"),
-            format!("grant the role that owns tidings.message to {user:?}"),
+            format!("run sql/roles.sql, or grant the role that owns tidings.message to {user:?}"),
         ),
     })
 }

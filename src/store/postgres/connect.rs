@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{Client, Config, Connection, Socket};
+use tokio_postgres::{CancelToken, Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::query;
@@ -15,7 +15,7 @@ use crate::store::StoreError;
 pub type TlsStream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
 
 /// How long a request to cancel may take: whoever asked has waited long enough already.
-const GIVE_UP_TIMEOUT: Duration = Duration::from_millis(500);
+pub const GIVE_UP_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Makes connections to one database.
 #[derive(Clone)]
@@ -95,8 +95,8 @@ pub async fn drive(
 /// Tells the server to give up what it does for a client that no longer waits for it. Closing the
 /// connection is not enough: a statement that waits for a lock would go on waiting, and every
 /// further try would leave one more behind.
-pub async fn give_up(client: &Client, tls: MakeRustlsConnect) {
-    match tokio::time::timeout(GIVE_UP_TIMEOUT, client.cancel_token().cancel_query(tls)).await {
+pub async fn give_up(statement: CancelToken, tls: MakeRustlsConnect) {
+    match tokio::time::timeout(GIVE_UP_TIMEOUT, statement.cancel_query(tls)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a statement was not cancelled"),
         // The server is away altogether, and with it whatever it was doing.

@@ -11,9 +11,10 @@ use deadpool_postgres::{
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{CancelToken, Client, Row};
+use tokio_util::task::TaskTracker;
 
-use super::connect::{Connector, classify, give_up};
+use super::connect::{Connector, GIVE_UP_TIMEOUT, classify, give_up};
 use super::query::{self, Params, Query};
 use crate::metrics::StoreMetrics;
 use crate::store::StoreError;
@@ -37,6 +38,8 @@ pub struct Database {
     /// Turned off for good when the server turns out to forget what was prepared.
     prepare: Arc<AtomicBool>,
     metrics: Arc<StoreMetrics>,
+    /// Statements that are being cancelled, of whom nobody waits for the answer.
+    giving_up: TaskTracker,
 }
 
 impl Database {
@@ -73,7 +76,34 @@ impl Database {
             statement_timeout: settings.statement_timeout,
             prepare: Arc::new(AtomicBool::new(settings.prepare)),
             metrics,
+            giving_up: TaskTracker::new(),
         }
+    }
+
+    /// Cancels a statement for which nobody waits any more. `connection` is kept until then: a pooler
+    /// that sees its client go forgets what it was asked.
+    pub fn give_up(&self, statement: CancelToken, connection: impl Send + 'static) {
+        // Without a runtime the process ends, and its connections with it.
+        if Handle::try_current().is_err() {
+            return;
+        }
+        let tls = self.connector.tls();
+        let giving_up = async move {
+            give_up(statement, tls).await;
+            drop(connection);
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded in time, and whoever waited for the statement is gone"
+        )]
+        tokio::spawn(self.giving_up.track_future(giving_up));
+    }
+
+    /// Waits until the server was told of all that was given up, as long as that may take: a process
+    /// that ends sooner leaves statements behind that wait for locks.
+    pub async fn given_up(&self) {
+        self.giving_up.close();
+        let _ = timeout(GIVE_UP_TIMEOUT, self.giving_up.wait()).await;
     }
 
     pub fn connector(&self) -> &Connector {
@@ -196,16 +226,7 @@ impl Drop for Busy<'_> {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         let client = Object::take(connection);
-        let tls = self.database.connector.tls();
-        // Without a runtime the process ends, and its connections with it.
-        if Handle::try_current().is_err() {
-            return;
-        }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "bounded in time, and whoever waited for the statement is gone"
-        )]
-        tokio::spawn(async move { give_up(&client, tls).await });
+        self.database.give_up(client.cancel_token(), client);
     }
 }
 

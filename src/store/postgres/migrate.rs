@@ -19,6 +19,9 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
     ("0004_source", include_str!("../../../sql/schema/0004_source.sql")),
 ];
 
+/// What the roles of an installation may do, where it has them.
+const GRANTS: &str = include_str!("../../../sql/grants.sql");
+
 /// The advisory lock; the number spells "tidings" and is used for nothing else.
 const LOCK: i64 = 0x0074_6964_696e_6773;
 
@@ -70,31 +73,24 @@ pub async fn migrate(connector: &Connector) -> Result<Vec<&'static str>, Migrate
     if state(&client).await? == SchemaState::Right {
         return Ok(Vec::new());
     }
-    let batch = |text: String| {
-        let client = &client;
-        async move { client.batch_execute(&text).await.map_err(|error| classify(&error)) }
-    };
-    // The lock goes with the transaction: a replica that dies here leaves nothing behind, and a pooler
-    // that gives the connection to somebody else after the commit keeps no lock for us.
-    let lock = batch(format!("begin; select pg_advisory_xact_lock({LOCK})"));
-    match tokio::time::timeout(LOCK_WAIT, lock).await {
-        Ok(locked) => locked?,
-        Err(_) => return Err(MigrateError::Busy),
-    }
+    lock(&client).await?;
     batch(
+        &client,
         "set local client_min_messages = warning;
          create schema if not exists tidings;
+         -- Whoever migrates: what comes belongs to the owner of what is there.
+         select set_config('role', n.nspowner::regrole::text, true) from pg_namespace n
+         where n.nspname = 'tidings' and n.nspowner <> to_regrole(quote_ident(current_user)) and pg_has_role(n.nspowner, 'member');
          create table if not exists tidings.migration (
              name text primary key, hash text not null, at timestamptz not null default clock_timestamp());
          comment on table tidings.migration is 'Which files of the schema have run.';
          comment on column tidings.migration.name is 'The file.';
          comment on column tidings.migration.hash is 'Its fingerprint when it ran.';
-         comment on column tidings.migration.at is 'When it ran.';"
-            .to_owned(),
+         comment on column tidings.migration.at is 'When it ran.';",
     )
     .await?;
     let SchemaState::Behind(behind) = state(&client).await? else {
-        batch("commit".to_owned()).await?;
+        batch(&client, "commit").await?;
         return Ok(Vec::new());
     };
     for (name, text) in MIGRATIONS.iter().filter(|(name, _)| behind.contains(name)) {
@@ -102,15 +98,43 @@ pub async fn migrate(connector: &Connector) -> Result<Vec<&'static str>, Migrate
             "{text}; insert into tidings.migration (name, hash) values ('{name}', '{}')",
             fingerprint(text)
         );
-        batch(record)
-            .await
-            .map_err(|error| MigrateError::Failed { name, reason: error.to_string() })?;
+        run(&client, name, &record).await?;
     }
-    batch("commit".to_owned()).await?;
+    run(&client, "grants", GRANTS).await?;
+    batch(&client, "commit").await?;
     for name in &behind {
         tracing::info!(migration = name, "schema migrated");
     }
     Ok(behind)
+}
+
+/// Gives the roles of an installation their rights again, for roles that were made after the schema.
+pub async fn grant(connector: &Connector) -> Result<(), MigrateError> {
+    let client = connector.connect().await?;
+    lock(&client).await?;
+    batch(&client, "set local client_min_messages = error").await?;
+    run(&client, "grants", GRANTS).await?;
+    Ok(batch(&client, "commit").await?)
+}
+
+/// Begins a transaction in which nobody else migrates. The lock goes with the transaction: a replica
+/// that dies here leaves nothing behind, and a pooler that gives the connection to somebody else after
+/// the commit keeps no lock for us.
+async fn lock(client: &Client) -> Result<(), MigrateError> {
+    let begin = format!("begin; select pg_advisory_xact_lock({LOCK})");
+    match tokio::time::timeout(LOCK_WAIT, batch(client, &begin)).await {
+        Ok(locked) => Ok(locked?),
+        Err(_) => Err(MigrateError::Busy),
+    }
+}
+
+async fn batch(client: &Client, text: &str) -> Result<(), StoreError> {
+    client.batch_execute(text).await.map_err(|error| classify(&error))
+}
+
+async fn run(client: &Client, name: &'static str, text: &str) -> Result<(), MigrateError> {
+    let failed = |error: StoreError| MigrateError::Failed { name, reason: error.to_string() };
+    batch(client, text).await.map_err(failed)
 }
 
 async fn done(client: &Client) -> Result<Vec<(String, String)>, MigrateError> {

@@ -48,11 +48,11 @@ impl Upkeep for PostgresStore {
         self.database.rows(&query::PARTITION_AHEAD, &[]).await.map(drop)
     }
 
-    async fn partition_expire(&self) -> Result<Option<Seq>, StoreError> {
+    async fn partition_expire(&self) -> Result<Vec<Seq>, StoreError> {
         let retention_s = i32::try_from(self.settings.retention_s).unwrap_or(i32::MAX);
         let params: Params = &[&retention_s];
-        let found = self.database.row(&query::PARTITION_EXPIRE, params).await?;
-        Ok(row::get::<Option<i64>>(&found, 0)?.map(Seq::from_db))
+        let found = self.database.rows(&query::PARTITION_EXPIRE, params).await?;
+        found.iter().map(|partition| row::seq(partition, 0)).collect()
     }
 
     async fn partition_drop(&self, first: Seq) -> Result<u64, StoreError> {

@@ -378,7 +378,7 @@ impl PostgresWriter {
             Ok(result) => result,
             Err(_) => {
                 if let Some(link) = &self.link {
-                    give_up(&link.client, self.database.connector().tls()).await;
+                    give_up(link.client.cancel_token(), self.database.connector().tls()).await;
                 }
                 Err(StoreError::Unavailable("a batch took too long".to_owned()))
             }
@@ -414,6 +414,10 @@ impl LogWriter for PostgresWriter {
     }
 
     async fn release(&mut self) {
+        if self.in_flight {
+            // What became of it nobody asked: the slot is busy with it, and free when it has been idle.
+            return;
+        }
         let bound = self.database.statement_timeout();
         let _ = tokio::time::timeout(bound, self.announced()).await;
         if let Some(slot) = self.slot.take() {
@@ -421,6 +425,15 @@ impl LogWriter for PostgresWriter {
             if let Err(error) = self.database.rows(&query::WRITER_RELEASE, params).await {
                 tracing::debug!(%error, "a writer slot was not handed back; it is free when it has been idle");
             }
+        }
+    }
+}
+
+/// Whoever gives up on a batch halfway gives it up on the server as well.
+impl Drop for PostgresWriter {
+    fn drop(&mut self) {
+        if let Some(link) = self.link.take().filter(|_| self.in_flight) {
+            self.database.give_up(link.client.cancel_token(), link);
         }
     }
 }

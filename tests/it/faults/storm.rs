@@ -1,4 +1,5 @@
-//! All faults at once, in an order that a seed decides, under load, for as long as one likes.
+//! All faults at once, in an order that a seed decides, under load, for as long as one likes: each
+//! once, and then at random. Half an hour and more must have had so many of each that counts.
 //!
 //! What counts as failure: a message that was answered 201 and that a client did not have, had
 //! twice or had out of order; a message in the log that is there twice; a hole in its seqs.
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use serde_json::json;
 use tidings::cluster::{Cluster, Mode, Options};
@@ -16,7 +18,7 @@ use tokio::time::Instant;
 use crate::fleet::{Replica, until};
 use crate::follower::{Follower, Way};
 use crate::harness;
-use crate::load::Load;
+use crate::load::{Load, SqlLoad};
 use crate::proxy::{Proxy, Weather};
 
 const REPLICAS: usize = 3;
@@ -54,10 +56,22 @@ const MIX: &[(Fault, u32)] = &[
     (Fault::StoreCut, 8),
     (Fault::AnswersLost, 4),
     (Fault::NotificationsLost, 4),
-    (Fault::PostgresRestarted, 2),
-    (Fault::PostgresCrashed, 2),
+    (Fault::PostgresRestarted, 4),
+    (Fault::PostgresCrashed, 4),
     (Fault::ClientsCut, 20),
 ];
+
+/// A storm that lasts so long must have had at least so many of these, each alone or together.
+const LONG: Duration = Duration::from_secs(1_800);
+const WANTED: &[(&[Fault], usize)] = &[
+    (&[Fault::ReplicaKilled], 200),
+    (&[Fault::PostgresRestarted, Fault::PostgresCrashed], 50),
+    (&[Fault::ListenerCut], 200),
+    (&[Fault::ClientsCut], 1_000),
+];
+
+/// How many messages are in the larger requests.
+const BATCH: usize = 7;
 
 /// A replica with everything that stands between it and the others.
 struct Station {
@@ -72,6 +86,8 @@ struct Storm {
     cluster: Cluster,
     stations: Vec<Station>,
     random: StdRng,
+    /// Those that were not tried yet.
+    untried: Vec<Fault>,
     runs: BTreeMap<Fault, usize>,
 }
 
@@ -94,7 +110,10 @@ impl Storm {
             let (clients, clients_url) = Proxy::to_replica(&replica.url).await;
             stations.push(Station { replica, store, listener, clients, clients_url });
         }
-        Storm { cluster, stations, random: StdRng::seed_from_u64(seed), runs: BTreeMap::new() }
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut untried: Vec<Fault> = MIX.iter().map(|(fault, _)| *fault).collect();
+        untried.shuffle(&mut random);
+        Storm { cluster, stations, random, untried, runs: BTreeMap::new() }
     }
 
     fn followers(&self, cursor: &str) -> Vec<Follower> {
@@ -111,6 +130,9 @@ impl Storm {
     }
 
     fn draw(&mut self) -> Fault {
+        if let Some(fault) = self.untried.pop() {
+            return fault;
+        }
         let sum: u32 = MIX.iter().map(|(_, weight)| weight).sum();
         let mut drawn = self.random.random_range(0..sum);
         for (fault, weight) in MIX {
@@ -186,11 +208,14 @@ async fn in_a_storm_of_faults_nothing_is_lost_doubled_or_reordered() {
     let begin = storm.stations[0].replica.publish(&json!({"topic": "begin", "data": 0})).await;
     let followers = storm.followers(begin["messages"][0]["cursor"].as_str().unwrap());
     let urls: Vec<String> = storm.stations.iter().map(|one| one.replica.url.clone()).collect();
-    let load = Load::paced(&urls, 6, Duration::from_millis(10));
+    let pause = Duration::from_millis(10);
+    let load = Load::with_batches(&urls, 6, pause, BATCH);
+    let direct = storm.cluster.url("postgres");
+    let by_sql = SqlLoad::start(&direct, 2, 3 * pause);
     let until = Instant::now() + lasts;
     let mut strikes = 0_u32;
     let mut last = Fault::ClientsCut;
-    while Instant::now() < until {
+    while Instant::now() < until || !storm.untried.is_empty() {
         progress(&load, BETWEEN, last).await;
         last = storm.strike(&load).await;
         strikes += 1;
@@ -198,9 +223,13 @@ async fn in_a_storm_of_faults_nothing_is_lost_doubled_or_reordered() {
             println!("{strikes} faults: {:?}", storm.runs);
         }
     }
-    let published = load.end().await;
+    let mut published = load.end().await;
+    let by_sql = by_sql.end(&direct).await;
+    let from_sql = by_sql.len();
+    published.extend(by_sql);
+    published.sort_unstable();
     let mut told = format!(
-        "storm of {} s, seed {seed}: {} messages published\n",
+        "storm of {} s, seed {seed}: {} messages published, {from_sql} of them from SQL\n",
         lasts.as_secs(),
         published.len()
     );
@@ -215,7 +244,12 @@ async fn in_a_storm_of_faults_nothing_is_lost_doubled_or_reordered() {
     }
     println!("{told}");
     assert!(!bad, "{told}");
-    let client = harness::connect(&storm.cluster.url("postgres")).await;
+    let runs =
+        |faults: &[Fault]| faults.iter().filter_map(|one| storm.runs.get(one)).sum::<usize>();
+    for (faults, wanted) in WANTED.iter().filter(|_| lasts >= LONG) {
+        assert!(runs(faults) >= *wanted, "{faults:?} came {} times of {wanted}", runs(faults));
+    }
+    let client = harness::connect(&direct).await;
     let count = "select count(*), count(distinct data || topic), max(seq) from tidings.message";
     let row = client.query_one(count, &[]).await.unwrap();
     let (rows, distinct, highest): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));

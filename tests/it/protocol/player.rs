@@ -7,6 +7,7 @@ use serde_json::Value;
 use tidings::auth::{TokenRequest, sign};
 
 use super::document::{Example, Failure, Kind, Line};
+use super::interface::{Asked, Interface};
 use super::{expect, sse, ws};
 use crate::fleet::Replica;
 
@@ -19,6 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A replica and what the examples have learnt from it.
 pub struct Stage {
     pub replica: Replica,
+    /// What it says of itself.
+    pub interface: Interface,
     /// The last cursor that an answer carried.
     pub cursor: String,
     /// The last task that an answer showed, and the last term that was given for one.
@@ -79,8 +82,9 @@ impl Stage {
         ];
         all.extend(settings.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let replica = Replica::start("replica-1", database_url, &all).await;
+        let interface = Interface::of(&replica.url).await;
         let (cursor, task, notice, term) = <(String, String, String, String)>::default();
-        Stage { replica, cursor, task, notice, term, leaving: false }
+        Stage { replica, interface, cursor, task, notice, term, leaving: false }
     }
 
     /// Puts in what the braces stand for.
@@ -130,6 +134,10 @@ impl Stage {
 /// A request and the lines of its answer.
 pub struct Exchange<'a> {
     pub request: reqwest::RequestBuilder,
+    /// As they stand in the request.
+    pub method: &'a str,
+    pub target: &'a str,
+    pub body: String,
     pub answer: &'a [Line],
 }
 
@@ -153,23 +161,32 @@ pub fn exchange<'a>(
             line.text.split_once(": ").ok_or_else(|| Failure::new(line, "not `Name: value`"))?;
         request = request.header(name, stage.filled(value));
     }
+    let mut filled = String::new();
     if let Some(body) = asked.get(end + 1..) {
         let body: Vec<&str> = body.iter().map(|line| line.text.as_str()).collect();
-        request = request.body(stage.filled(&body.join("\n")));
+        filled = stage.filled(&body.join("\n"));
+        request = request.body(filled.clone());
     }
-    Ok(Exchange { request, answer })
+    Ok(Exchange { request, method, target: path, body: filled, answer })
 }
 
 async fn http(stage: &mut Stage, client: &reqwest::Client, lines: &[Line]) -> Result<(), Failure> {
-    let Exchange { request, answer } = exchange(stage, client, lines)?;
+    let Exchange { request, method, target, body: asked, answer } = exchange(stage, client, lines)?;
     let sent = request.timeout(PATIENCE).send().await;
     let response = sent.map_err(|error| Failure::new(&lines[0], format!("no answer: {error}")))?;
     let (first, rest) =
         answer.split_first().ok_or_else(|| Failure::new(&lines[0], "no status after ---"))?;
-    let status = response.status().as_u16().to_string();
+    let status = response.status().as_u16();
     let headers = response.headers().clone();
     let body = response.text().await;
     let body = body.map_err(|error| Failure::new(first, format!("no body: {error}")))?;
+    let content = headers.get("content-type").map_or("", |value| value.to_str().unwrap());
+    let told = Asked { method, target, body: &asked, status, content, answer: &body };
+    stage
+        .interface
+        .check(&told)
+        .map_err(|wrong| Failure::new(&lines[0], format!("not as /openapi.json says: {wrong}")))?;
+    let status = status.to_string();
     if status != first.text {
         let expected = &first.text;
         return Err(Failure::new(first, format!("{expected} expected, {status} came: {body}")));

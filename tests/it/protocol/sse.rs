@@ -14,7 +14,7 @@ pub async fn play(
     client: &reqwest::Client,
     lines: &[Line],
 ) -> Result<(), Failure> {
-    let Exchange { request, answer } = exchange(stage, client, lines)?;
+    let Exchange { request, answer, .. } = exchange(stage, client, lines)?;
     let sent = request.send().await;
     let response = sent.map_err(|error| Failure::new(&lines[0], format!("no answer: {error}")))?;
     let content = response.headers().get("content-type").map(|value| value.as_bytes().to_owned());
@@ -61,6 +61,7 @@ fn check(stage: &mut Stage, line: &Line, event: &str) -> Result<(), Failure> {
     };
     match (line.text.strip_prefix("data: "), came.strip_prefix("data: ")) {
         (Some(expected), Some(came)) => {
+            stage.interface.sent(came).map_err(|wrong| Failure::new(line, wrong))?;
             let value = expect::json(line, expected, came)?;
             stage.learn(&value);
             Ok(())

@@ -55,6 +55,7 @@ pub async fn play(stage: &mut Stage, lines: &[Line]) -> Result<(), Failure> {
             receive_all(stage, socket, group).await?;
         } else if let Some(expected) = text.strip_prefix("< ") {
             let came = frame(socket, line, expected).await?;
+            stage.interface.sent(&came).map_err(|wrong| Failure::new(line, wrong))?;
             let value = expect::json(line, expected, &came)?;
             stage.learn(&value);
         } else if let Some(expected) = text.strip_prefix("close ") {
@@ -128,6 +129,7 @@ async fn receive_all(
     while let Some(first) = group.first() {
         let expected = |line: &Line| line.text.strip_prefix("<* ").unwrap().to_owned();
         let came = frame(socket, first, &expected(first)).await?;
+        stage.interface.sent(&came).map_err(|wrong| Failure::new(first, wrong))?;
         let found =
             group.iter().position(|line| expect::json(line, &expected(line), &came).is_ok());
         // If it is none of them, the first one says why it is not that one.

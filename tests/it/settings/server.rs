@@ -113,7 +113,7 @@ pub(super) async fn a_drain_ends_in_time() {
 
 #[tokio::test]
 pub(super) async fn a_leaving_replica_takes_connections_for_its_grace_only() {
-    let patient = [("drain_s", LONG_S), ("accept_grace_s", LONG_S)];
+    let patient = [("drain_s", "601"), ("accept_grace_s", LONG_S)];
     let mut patient = in_memory(&patient).await;
     patient.signal("-TERM");
     until("it answers on a new connection that it leaves", async || {

@@ -8,6 +8,30 @@ const PENDING: &str = r#"{"action":"cordon","attempt":1,"cancelled":0,"concurren
 /// And of one with a report that finished some of it.
 const RUNNING: &str = r#"{"action":"cordon","attempt":1,"cancelled":0,"concurrency":10,"created_at":null,"current":2,"error":null,"failed":1,"failed_items":[{"error":"no such node","name":"a"}],"finished_at":null,"id":"t1","in_flight":["c"],"message":null,"owner":"42","progress":66.66,"replica":"one","seq":5,"started_at":null,"status":"running","succeeded":1,"succeeded_items":["b"],"total":3,"truncated":false,"updated_at":null}"#;
 
+/// How each way of ending is said, without times and places.
+const LAST_WORDS: &[(&str, &str)] = &[
+    (
+        "completed",
+        r#"{"action":"cordon","attempt":1,"cancelled":0,"concurrency":10,"created_at":"at","current":1,"error":null,"failed":0,"failed_items":[],"finished_at":"at","id":"completed","in_flight":[],"message":null,"owner":"42","progress":100,"replica":"one","seq":null,"started_at":"at","status":"completed","succeeded":1,"succeeded_items":[],"total":1,"truncated":false,"updated_at":"at"}"#,
+    ),
+    (
+        "partial",
+        r#"{"action":"cordon","attempt":1,"cancelled":0,"concurrency":10,"created_at":"at","current":2,"error":null,"failed":1,"failed_items":[{"error":"no such node","name":"b"}],"finished_at":"at","id":"partial","in_flight":[],"message":null,"owner":"42","progress":100,"replica":"one","seq":null,"started_at":"at","status":"partial","succeeded":1,"succeeded_items":[],"total":2,"truncated":false,"updated_at":"at"}"#,
+    ),
+    (
+        "failed",
+        r#"{"action":"cordon","attempt":1,"cancelled":0,"concurrency":10,"created_at":"at","current":1,"error":null,"failed":1,"failed_items":[{"error":"no such node","name":"a"}],"finished_at":"at","id":"failed","in_flight":[],"message":null,"owner":"42","progress":100,"replica":"one","seq":null,"started_at":"at","status":"failed","succeeded":0,"succeeded_items":[],"total":1,"truncated":false,"updated_at":"at"}"#,
+    ),
+    (
+        "cancelled",
+        r#"{"action":"cordon","attempt":1,"cancelled":1,"concurrency":10,"created_at":"at","current":0,"error":null,"failed":0,"failed_items":[],"finished_at":"at","id":"cancelled","in_flight":[],"message":null,"owner":"42","progress":0,"replica":null,"seq":null,"started_at":null,"status":"cancelled","succeeded":0,"succeeded_items":[],"total":1,"truncated":false,"updated_at":"at"}"#,
+    ),
+    (
+        "interrupted",
+        r#"{"action":"cordon","attempt":1,"cancelled":1,"concurrency":10,"created_at":"at","current":0,"error":"those who worked on it died one after the other","failed":0,"failed_items":[],"finished_at":"at","id":"interrupted","in_flight":[],"message":null,"owner":"42","progress":0,"replica":"one","seq":null,"started_at":"at","status":"interrupted","succeeded":0,"succeeded_items":[],"total":1,"truncated":false,"updated_at":"at"}"#,
+    ),
+];
+
 pub async fn a_task_is_kept_with_its_items_and_said_once_per_topic(subject: Subject) {
     let mut new = new_task("t1", &["a", "b"]);
     new.items[1].1 = Some(r#"{"pool" : "x"}"#.into());
@@ -118,6 +142,42 @@ pub async fn a_report_books_items_counters_and_one_message(subject: Subject) {
     let renewal = Report { results: Vec::new(), ..report };
     assert_eq!(told(&subject.tell(&renewal).await), None);
     assert_eq!(subject.said("task:t1").await.len(), 3);
+}
+
+pub async fn last_words_are_said_alike_everywhere(subject: Subject) {
+    let submit = async |id: &str, names: &[&str]| subject.submit(&new_task(id, names)).await;
+    for (id, results) in [
+        ("completed", &[("a", None)][..]),
+        ("partial", &[("a", None), ("b", Some("no such node"))]),
+        ("failed", &[("a", Some("no such node"))]),
+    ] {
+        let names: Vec<&str> = results.iter().map(|(name, _)| *name).collect();
+        let id = submit(id, &names).await;
+        let term = subject.claim_one("one").await;
+        subject.tell(&subject.report(&id, term, results)).await;
+        subject.finish(&id, term).await;
+    }
+    let id = submit("cancelled", &["a"]).await;
+    subject.tasks.grant(&id, Wish::Cancel).await.unwrap();
+    submit("interrupted", &["a"]).await;
+    for _ in 0..3 {
+        subject.claim_one("one").await;
+        subject.let_leases_run_out().await;
+    }
+    assert_eq!(subject.claim("one").await.leases, []);
+    for (id, golden) in LAST_WORDS {
+        let said = subject.said(&format!("task:{id}")).await;
+        let (kind, mut data) = said.last().cloned().unwrap();
+        assert_eq!(kind, "task.finished", "{id}");
+        // When it was, and where it stands in the log, is another test's.
+        data["seq"] = Value::Null;
+        for field in ["created_at", "started_at", "updated_at", "finished_at"] {
+            if data[field].is_string() {
+                data[field] = "at".into();
+            }
+        }
+        assert_eq!(data.to_string(), *golden, "{id}");
+    }
 }
 
 pub async fn a_report_told_twice_changes_nothing_more(subject: Subject) {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tidings::cluster::Options;
+
 use super::http::Target;
 use super::watcher::Watcher;
 use super::*;
@@ -173,6 +175,57 @@ async fn a_replica_that_leaves_hands_over_at_the_end_of_its_items() {
     let counts = target.counts();
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
     books_are_right(&harness::connect(&url).await, &id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_finished_while_a_replica_leaves_and_postgres_stands_still_is_told_in_the_drain() {
+    let cluster = harness::private(Options::test());
+    let url = cluster.url("postgres");
+    let target = Target::start().await;
+    let settings = [
+        ("TIDINGS_TASK_LEASE_MS", "600000"),
+        ("TIDINGS_TASK_HTTP_HOSTS", &*target.host),
+        ("TIDINGS_STATEMENT_TIMEOUT_MS", "2000"),
+        ("TIDINGS_DRAIN_S", "60"),
+    ];
+    let mut leaving = Replica::start("leaving", &url, &settings).await;
+    let items: Vec<String> = (0..40).map(|number| format!("slow-{}", 500 + number)).collect();
+    let body = but(simulated(1, 0), json!({"items": items, "executor": target.executor()}));
+    let id = submit(&leaving.url, &body).await;
+    until("the first are in hand", async || target.counts().len() >= 10).await;
+    cluster.pause().unwrap();
+    leaving.signal("-TERM");
+    let begun = until_quiet(&target).await;
+    cluster.resume().unwrap();
+    assert_eq!(leaving.ended().await, Some(0));
+    let client = harness::connect(&url).await;
+    let done = "select count(*) from tidings.task_item where status = 'succeeded'";
+    let done: i64 = client.query_one(done, &[]).await.unwrap().get(0);
+    assert_eq!(usize::try_from(done).unwrap(), begun, "what it had in hand was booked");
+    let other = Replica::start("other", &url, &settings).await;
+    let ended = until_final(&other.url, &id).await;
+    assert_eq!((&ended["status"], &ended["succeeded"]), (&json!("completed"), &json!(40)));
+    assert!(target.counts().values().all(|count| *count == 1), "{:?}", target.counts());
+    books_are_right(&client, &id).await;
+}
+
+/// Waits until everything that was begun was answered, and says how much that was.
+async fn until_quiet(target: &Target) -> usize {
+    until("what is in hand is answered", async || target.answered() == target.counts().len()).await;
+    target.counts().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_leaves_well_though_its_task_cannot_be_handed_back() {
+    let cluster = harness::private(Options::test());
+    let url = cluster.url("postgres");
+    let settings = [("TIDINGS_STATEMENT_TIMEOUT_MS", "60000"), ("TIDINGS_DRAIN_S", "1")];
+    let mut leaving = Replica::start("leaving", &url, &settings).await;
+    let id = submit(&leaving.url, &simulated(100, 100)).await;
+    until_running(std::slice::from_ref(&leaving), &id).await;
+    cluster.pause().unwrap();
+    assert_eq!(leaving.leave().await, Some(0));
+    cluster.resume().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

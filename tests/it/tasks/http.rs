@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -27,30 +28,39 @@ pub struct Asked {
 pub struct Target {
     /// `127.0.0.1:port`
     pub host: String,
-    asked: Arc<Mutex<HashMap<String, Vec<Asked>>>>,
+    book: Book,
     serving: JoinHandle<()>,
 }
 
-type Book = Arc<Mutex<HashMap<String, Vec<Asked>>>>;
+/// What was asked for each item, and how many answers were given.
+#[derive(Clone, Default)]
+struct Book {
+    asked: Arc<Mutex<HashMap<String, Vec<Asked>>>>,
+    answered: Arc<AtomicUsize>,
+}
 
 impl Target {
     pub async fn start() -> Target {
-        let asked = Book::default();
-        let router = Router::new().fallback(answer).with_state(asked.clone());
+        let book = Book::default();
+        let router = Router::new().fallback(answer).with_state(book.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
         #[expect(clippy::disallowed_methods, reason = "a server of a test, ended with it")]
         let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Target { host, asked, serving }
+        Target { host, book, serving }
     }
 
     pub fn asked(&self, item: &str) -> Vec<Asked> {
-        self.asked.lock().get(item).cloned().unwrap_or_default()
+        self.book.asked.lock().get(item).cloned().unwrap_or_default()
     }
 
     /// How often each item was asked for.
     pub fn counts(&self) -> HashMap<String, usize> {
-        self.asked.lock().iter().map(|(item, asked)| (item.clone(), asked.len())).collect()
+        self.book.asked.lock().iter().map(|(item, asked)| (item.clone(), asked.len())).collect()
+    }
+
+    pub fn answered(&self) -> usize {
+        self.book.answered.load(Ordering::Relaxed)
     }
 
     pub fn executor(&self) -> Value {
@@ -77,8 +87,8 @@ async fn answer(State(book): State<Book>, request: Request) -> Response {
         body: String::from_utf8(body.to_vec()).unwrap(),
     };
     let count = {
-        let mut book = book.lock();
-        let all = book.entry(item.clone()).or_default();
+        let mut asked_before = book.asked.lock();
+        let all = asked_before.entry(item.clone()).or_default();
         all.push(asked);
         all.len()
     };
@@ -96,6 +106,7 @@ async fn answer(State(book): State<Book>, request: Request) -> Response {
         "big" => return "x".repeat(4 << 20).into_response(),
         _ => {}
     }
+    book.answered.fetch_add(1, Ordering::Relaxed);
     "done".into_response()
 }
 
