@@ -45,6 +45,12 @@ comment on column tidings.source.created_at is 'When it was made.';
 comment on column tidings.source.updated_at is 'When a user changed it.';
 comment on column tidings.source.seen_at is 'When something it told was last written.';
 
+create table tidings.source_gone (
+    number bigint primary key
+);
+comment on table tidings.source_gone is 'Sources that were deleted, until nothing of them is left.';
+comment on column tidings.source_gone.number is 'What their rows are kept under.';
+
 create table tidings.source_reader (
     holder text collate "C" primary key,
     due_at timestamptz not null
@@ -76,6 +82,7 @@ create table tidings.instance (
     created_at timestamptz not null,
     primary key (source, name)
 ) with (fillfactor = 60);
+create index instance_gone on tidings.instance (at) where status = 'deleted';
 comment on table tidings.instance is 'Instances as they were when their source was last flushed.';
 comment on column tidings.instance.source is 'Whose it is.';
 comment on column tidings.instance.name is 'What its source calls it.';
@@ -281,7 +288,10 @@ language plpgsql as $$
 #variable_conflict use_variable
 declare
     now timestamptz := clock_timestamp();
+    source bigint;
+    kept text;
     gone bigint;
+    left_over bigint;
 begin
     delete from tidings.source_events e where e.number in (
         select o.number from tidings.source_events o where o.last_at < now - interval '7 days' limit rows_max for update skip locked);
@@ -305,26 +315,23 @@ begin
         select o.ctid from tidings.instance o where o.status = 'deleted' and o.at < now - interval '7 days' limit rows_max for update skip locked) old
         where i.ctid = old.ctid;
     get diagnostics instances = row_count;
-    -- What a source that was deleted has left behind.
+    -- What sources that were deleted have left behind.
     orphans := 0;
-    delete from tidings.instance i using (
-        select o.ctid from tidings.instance o where not exists (select from tidings.source s where s.number = o.source) limit rows_max for update skip locked) old
-        where i.ctid = old.ctid;
-    get diagnostics gone = row_count;
-    orphans := orphans + gone;
-    delete from tidings.rollup r using (
-        select o.ctid from tidings.rollup o where not exists (select from tidings.source s where s.number = o.source) limit rows_max for update skip locked) old
-        where r.ctid = old.ctid;
-    get diagnostics gone = row_count;
-    orphans := orphans + gone;
-    delete from tidings.source_events e where e.number in (
-        select o.number from tidings.source_events o where not exists (select from tidings.source s where s.number = o.source) limit rows_max for update skip locked);
-    get diagnostics gone = row_count;
-    orphans := orphans + gone;
-    delete from tidings.source_log g where g.number in (
-        select o.number from tidings.source_log o where not exists (select from tidings.source s where s.number = o.source) limit rows_max for update skip locked);
-    get diagnostics gone = row_count;
-    orphans := orphans + gone;
+    for source in select g.number from tidings.source_gone g order by g.number limit 10 for update skip locked loop
+        left_over := 0;
+        foreach kept in array array['instance', 'rollup', 'source_events', 'source_log'] loop
+            execute format(
+                'delete from tidings.%1$I d using (select o.ctid from tidings.%1$I o where o.source = $1 limit $2) old where d.ctid = old.ctid', kept)
+                using source, rows_max;
+            get diagnostics gone = row_count;
+            left_over := left_over + gone;
+        end loop;
+        orphans := orphans + left_over;
+        if left_over = 0 then
+            delete from tidings.source_gone g where g.number = source;
+        end if;
+        exit when orphans >= rows_max;
+    end loop;
     return next;
 end
 $$;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::TelemetrySettings;
 use super::buffer::Buffer;
-use super::owned::{Minutes, Owned, Taken};
+use super::owned::{Minutes, Owned, Taken, lines_size};
 use crate::domain::telemetry::rollup::Level;
 use crate::domain::{Event, InstanceStatus, SourceId, Timestamp};
 use crate::store::source::{Flushed, Part, instance_shown};
@@ -144,6 +144,8 @@ impl Books {
             if let Some(part) = own.part(minutes, scope == Scope::Urgent) {
                 instances += part.instances.len() + part.rollups.len();
                 let mut part = part;
+                let (lines, bytes) = lines_size(&part.logs);
+                self.buffer.lines_leave(lines, bytes, true);
                 if part.release {
                     // It is forgotten once this is written, and its raw events with it.
                     let own = self.buffer.take_of(id);
@@ -189,7 +191,10 @@ impl Books {
     }
 
     pub fn forget(&mut self, id: &SourceId) {
-        self.owned.remove(id);
+        if let Some(own) = self.owned.remove(id) {
+            let (lines, bytes) = own.lines();
+            self.buffer.lines_leave(lines, bytes, false);
+        }
         self.buffer.forget(id);
         self.press();
     }

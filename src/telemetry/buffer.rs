@@ -12,6 +12,9 @@ use crate::domain::{SourceId, Timestamp};
 /// What an event weighs beside its text.
 const EVENT_BYTES: usize = 160;
 
+/// Lines of logs have one part in so many.
+const LINES_PART: usize = 4;
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Raw {
     pub source: SourceId,
@@ -34,6 +37,8 @@ pub struct Buffer {
     bytes_max: usize,
     events: VecDeque<Raw>,
     bytes: usize,
+    /// Lines of logs that wait elsewhere, and what they weigh.
+    lines: (usize, usize),
     /// What was taken out and is not written yet.
     flying: (usize, usize),
     pub thinned: u64,
@@ -42,7 +47,7 @@ pub struct Buffer {
 impl Buffer {
     pub fn new(events_max: usize, bytes_max: usize) -> Buffer {
         let events = VecDeque::new();
-        Buffer { events_max, bytes_max, events, bytes: 0, flying: (0, 0), thinned: 0 }
+        Buffer { events_max, bytes_max, events, bytes: 0, lines: (0, 0), flying: (0, 0), thinned: 0 }
     }
 
     pub fn len(&self) -> usize {
@@ -51,7 +56,8 @@ impl Buffer {
 
     /// With what is not written yet.
     pub fn size(&self) -> (usize, usize) {
-        (self.events.len() + self.flying.0, self.bytes + self.flying.1)
+        let (lines, bytes) = (self.lines.0 + self.flying.0, self.lines.1 + self.flying.1);
+        (self.events.len() + lines, self.bytes + bytes)
     }
 
     /// From 0 to 1.
@@ -75,6 +81,25 @@ impl Buffer {
     fn fits(&self) -> bool {
         let (events, bytes) = self.size();
         events < self.events_max && bytes < self.bytes_max
+    }
+
+    /// Whether another line of a log may wait: of all room they have a quarter.
+    pub fn takes_line(&mut self, text_bytes: usize) -> bool {
+        let (lines, bytes) = (self.lines.0 + 1, self.lines.1 + text_bytes + EVENT_BYTES);
+        let fits = lines <= self.events_max / LINES_PART && bytes <= self.bytes_max / LINES_PART;
+        if fits {
+            self.lines = (lines, bytes);
+        }
+        fits
+    }
+
+    /// So many lines, with this text in all, are being written, or are nobody's any more.
+    pub fn lines_leave(&mut self, lines: usize, text_bytes: usize, flies: bool) {
+        let bytes = text_bytes + lines * EVENT_BYTES;
+        self.lines = (self.lines.0.saturating_sub(lines), self.lines.1.saturating_sub(bytes));
+        if flies {
+            self.flying = (self.flying.0 + lines, self.flying.1 + bytes);
+        }
     }
 
     pub fn push(&mut self, raw: Raw) {

@@ -131,8 +131,9 @@ impl Flusher {
                 Err(error) => {
                     // Trying again does not help; one bad part costs the others nothing.
                     metrics.flush_errors.inc();
-                    self.land_apart(&error).await;
-                    return true;
+                    if self.land_apart(&error).await {
+                        return true;
+                    }
                 }
             }
             self.warn();
@@ -143,12 +144,14 @@ impl Flusher {
         }
     }
 
-    async fn land_apart(&mut self, error: &StoreError) {
+    /// False if the store went away meanwhile: what is written already is known by its number then.
+    async fn land_apart(&mut self, error: &StoreError) -> bool {
         tracing::error!(%error, "a flush of telemetry was refused; its sources are written one by one");
         let mut outcomes = HashMap::new();
         for part in &self.flight {
             match self.shared.readers.flush(std::slice::from_ref(part)).await {
                 Ok(known) => outcomes.extend(known),
+                Err(StoreError::Unavailable(_)) => return false,
                 Err(error) => {
                     // Its reader begins anew from what was written last.
                     tracing::error!(source = %part.id, %error, "what was gathered of a source cannot be written and is dropped");
@@ -157,6 +160,7 @@ impl Flusher {
             }
         }
         self.landed(&outcomes);
+        true
     }
 
     fn landed(&mut self, outcomes: &HashMap<SourceId, Flushed>) {

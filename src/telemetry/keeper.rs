@@ -184,7 +184,10 @@ impl Keeper {
         }
         for lease in held {
             let known = self.readers.get(&lease.id);
-            if known.is_some_and(|own| own.revision == lease.revision && own.term == lease.term) {
+            let known =
+                known.is_some_and(|own| own.revision == lease.revision && own.term == lease.term);
+            // What could not be written was forgotten with its source, which then begins anew.
+            if known && shared.books.lock().own(&lease.id).is_some() {
                 continue;
             }
             self.begin(lease.clone()).await?;

@@ -21,6 +21,8 @@ pub const LOGS_PER_DAY: u32 = 10_000;
 /// How many lines wait to be shown to sessions; of more the newest are.
 const LINES_SHOWN_MAX: usize = 100;
 
+const STATUS_KIND: &str = "source.status";
+
 pub struct Owned {
     pub lease: SourceLease,
     pub inventory: Inventory,
@@ -37,7 +39,6 @@ pub struct Owned {
     status_changed: bool,
     last_event_id: Option<Arc<str>>,
     logs: Vec<LogLine>,
-    pub logs_refused: u64,
     logged: (i64, u32),
     /// What was pushed up to here is in memory.
     pub inbox: i64,
@@ -50,11 +51,13 @@ pub struct Owned {
 }
 
 /// What became of an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Taken {
     pub urgent: bool,
     pub ignored: Option<Ignored>,
     pub thinned_minutes: u64,
+    /// A line of a log was shown, and is not kept.
+    pub line_dropped: bool,
 }
 
 impl Owned {
@@ -74,7 +77,6 @@ impl Owned {
             status_changed: false,
             last_event_id: None,
             logs: Vec::new(),
-            logs_refused: 0,
             inbox: 0,
             inbox_changed: false,
             messages: Vec::new(),
@@ -98,11 +100,12 @@ impl Owned {
         let changed = match self.inventory.apply(event, now, room) {
             Ok(changed) => changed,
             Err(ignored) => {
-                return Taken { urgent: false, ignored: Some(ignored), thinned_minutes: 0 };
+                return Taken { ignored: Some(ignored), ..Taken::default() };
             }
         };
+        let mut line_dropped = false;
         if event.kind == EventKind::Log {
-            self.log(event, at);
+            line_dropped = !self.log(event, at, buffer);
         } else {
             let happened = changed.iter().any(|(_, change)| change.created || change.deleted);
             buffer.push(Raw {
@@ -114,7 +117,7 @@ impl Owned {
             });
         }
         let thinned_minutes = changed.iter().map(|(_, change)| change.thinned).sum();
-        Taken { urgent: self.note(changed), ignored: None, thinned_minutes }
+        Taken { urgent: self.note(changed), ignored: None, thinned_minutes, line_dropped }
     }
 
     /// Ends a list that was told; whether there is something to be written at once.
@@ -152,8 +155,9 @@ impl Owned {
         self.urgent && !before
     }
 
-    fn log(&mut self, event: &Event, at: Timestamp) {
-        let Some(text) = event.text.clone() else { return };
+    /// Whether the line will be kept.
+    fn log(&mut self, event: &Event, at: Timestamp, buffer: &mut Buffer) -> bool {
+        let Some(text) = event.text.clone() else { return true };
         let day = at.0.div_euclid(Level::Day.length_ms());
         if day > self.logged.0 {
             self.logged = (day, 0);
@@ -162,12 +166,13 @@ impl Owned {
         if self.lines.len() < LINES_SHOWN_MAX {
             self.lines.push(line.clone());
         }
-        if self.logged.1 >= LOGS_PER_DAY || self.logs.len() >= LOGS_WAITING_MAX {
-            self.logs_refused += 1;
-            return;
+        let many = self.logged.1 >= LOGS_PER_DAY || self.logs.len() >= LOGS_WAITING_MAX;
+        if many || !buffer.takes_line(line.text.len()) {
+            return false;
         }
         self.logged.1 += 1;
         self.logs.push(line);
+        true
     }
 
     /// Whether there is something to be written at once.
@@ -181,7 +186,9 @@ impl Owned {
             let data = json!({
                 "source": self.lease.id.as_str(), "status": status.as_str(), "detail": detail.as_deref(),
             });
-            self.messages.push(("source.status", None, data.to_string().into()));
+            // While nothing can be written a source may turn often; what counts is how it stands then.
+            self.messages.retain(|(kind, _, _)| *kind != STATUS_KIND);
+            self.messages.push((STATUS_KIND, None, data.to_string().into()));
             self.urgent = true;
         }
         (self.status, self.detail, self.status_changed) = (status, detail, true);
@@ -265,9 +272,18 @@ impl Owned {
         (states, std::mem::take(&mut self.lines).into_iter().map(line).collect())
     }
 
+    /// How many lines of logs wait to be written, and the bytes of their text.
+    pub fn lines(&self) -> (usize, usize) {
+        lines_size(&self.logs)
+    }
+
     pub fn has_to_show(&self) -> bool {
         !self.live.is_empty() || !self.lines.is_empty()
     }
+}
+
+pub fn lines_size(lines: &[LogLine]) -> (usize, usize) {
+    (lines.len(), lines.iter().map(|line| line.text.len()).sum())
 }
 
 pub fn line_shown(id: &SourceId, line: &LogLine) -> Value {

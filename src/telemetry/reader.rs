@@ -152,6 +152,9 @@ impl Shared {
                         self.ignored(ignored.as_str());
                         return true;
                     }
+                    if taken.line_dropped {
+                        self.ignored("log");
+                    }
                     self.metrics.telemetry.thinned.inc_by(taken.thinned_minutes);
                     let full = self.books.lock().buffer.len() >= self.settings.batch_events;
                     if taken.urgent || full {
