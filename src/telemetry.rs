@@ -30,14 +30,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use self::books::Books;
 pub use self::flusher::Flusher;
 pub use self::keeper::Keeper;
 pub use self::live::Live;
-use self::mirror::Mirror;
+use self::mirror::{Mirror, Named};
 use self::remote::Remote;
 pub use self::remote::{Secrets, Tested};
 pub use self::stream::{Decoder, Place, Told};
@@ -226,7 +226,7 @@ impl Telemetry {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Instances, StoreError> {
-        let mut found = match self.from_memory(id, |name| after.is_none_or(|after| name > after)) {
+        let mut found = match self.in_memory(id, |name| after.is_none_or(|after| name > after)) {
             Some(found) => found,
             None => self
                 .load(id)
@@ -244,7 +244,7 @@ impl Telemetry {
 
     /// One instance, also one that is gone but still known.
     pub async fn instance(&self, id: &SourceId, name: &str) -> Result<Option<Value>, StoreError> {
-        let found = match self.from_memory(id, |own| own == name) {
+        let found = match self.in_memory(id, |own| own == name) {
             Some(found) => found,
             None => self.load(id).await?,
         };
@@ -252,11 +252,7 @@ impl Telemetry {
         Ok(own.map(|(_, shown)| Value::Object(shown)))
     }
 
-    fn from_memory(
-        &self,
-        id: &SourceId,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Option<Vec<(Arc<str>, Map<String, Value>)>> {
+    fn in_memory(&self, id: &SourceId, wanted: impl Fn(&str) -> bool) -> Option<Named> {
         let shared = &self.shared;
         let own = shared.books.lock().shown(id, &wanted);
         let found = own.or_else(|| {
@@ -269,7 +265,7 @@ impl Telemetry {
     }
 
     /// From the store, and from now on followed by what its reader shows.
-    async fn load(&self, id: &SourceId) -> Result<Vec<(Arc<str>, Map<String, Value>)>, StoreError> {
+    async fn load(&self, id: &SourceId) -> Result<Named, StoreError> {
         let shared = &self.shared;
         // First followed, then read: nothing lies between.
         shared.mirror.lock().follow(id);

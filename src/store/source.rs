@@ -115,10 +115,18 @@ pub struct Part {
     pub logged: Option<(i64, u32)>,
     /// Up to here what was pushed is in this part or in those before.
     pub inbox: Option<i64>,
-    /// What is published with it: kind, key, data.
-    pub messages: Vec<(&'static str, Option<Arc<str>>, Arc<str>)>,
+    /// What is published with it.
+    pub messages: Vec<Said>,
     /// The source is let go.
     pub release: bool,
+}
+
+/// A message on the topic of a source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    pub kind: &'static str,
+    pub key: Option<Arc<str>>,
+    pub data: Arc<str>,
 }
 
 impl Part {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::TelemetrySettings;
 use super::buffer::Buffer;
+use super::mirror::Named;
 use super::owned::{Minutes, Owned, Taken, lines_size};
 use crate::domain::telemetry::rollup::Level;
 use crate::domain::{Event, InstanceStatus, SourceId, Timestamp};
@@ -200,11 +200,7 @@ impl Books {
     }
 
     /// The instances of a source that is read here.
-    pub fn shown(
-        &self,
-        id: &SourceId,
-        wanted: &impl Fn(&str) -> bool,
-    ) -> Option<Vec<(Arc<str>, Map<String, Value>)>> {
+    pub fn shown(&self, id: &SourceId, wanted: &impl Fn(&str) -> bool) -> Option<Named> {
         let own = self.owned.get(id).filter(|own| !own.leaving)?;
         let here =
             own.inventory.instances.iter().filter(|(name, instance)| {

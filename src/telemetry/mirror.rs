@@ -15,7 +15,11 @@ use crate::domain::{SourceId, Timestamp};
 /// For how long a source is followed that nobody asks for.
 const FOLLOWED: Duration = Duration::from_secs(600);
 
-type Shown = Map<String, Value>;
+/// An instance as it is shown.
+pub type Shown = Map<String, Value>;
+
+/// Instances by their names.
+pub type Named = Vec<(Arc<str>, Shown)>;
 
 pub struct Mirror {
     instances_max: usize,
@@ -104,7 +108,7 @@ impl Mirror {
         id: &SourceId,
         trusted: bool,
         wanted: &impl Fn(&str) -> bool,
-    ) -> Option<Vec<(Arc<str>, Shown)>> {
+    ) -> Option<Named> {
         let followed = self.sources.get_mut(id).filter(|followed| trusted && followed.filled)?;
         followed.asked = Instant::now();
         let here = followed.instances.iter();

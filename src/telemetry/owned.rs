@@ -10,7 +10,7 @@ use super::format::document;
 use crate::domain::telemetry::inventory::{Change, Ignored, Instance, Inventory};
 use crate::domain::telemetry::rollup::Level;
 use crate::domain::{Event, EventKind, SourceId, SourceStatus, Timestamp};
-use crate::store::source::{LogLine, Part, SourceLease, instance_shown};
+use crate::store::source::{LogLine, Part, Said, SourceLease, instance_shown};
 
 /// How many lines of logs may wait to be written for one source.
 const LOGS_WAITING_MAX: usize = 2_000;
@@ -43,7 +43,7 @@ pub struct Owned {
     /// What was pushed up to here is in memory.
     pub inbox: i64,
     inbox_changed: bool,
-    messages: Vec<(&'static str, Option<Arc<str>>, Arc<str>)>,
+    messages: Vec<Said>,
     /// It is let go with the next flush.
     pub release: bool,
     /// Everything is written with the next flush, and then it is forgotten.
@@ -143,11 +143,8 @@ impl Owned {
             {
                 let mut shown = instance_shown(&name, instance);
                 shown.insert("source".to_owned(), self.lease.id.as_str().into());
-                self.messages.push((
-                    kind,
-                    Some(name.clone()),
-                    Value::Object(shown).to_string().into(),
-                ));
+                let data = Value::Object(shown).to_string().into();
+                self.messages.push(Said { kind, key: Some(name.clone()), data });
             }
             self.dirty.insert(name.clone());
             self.live.insert(name);
@@ -187,8 +184,9 @@ impl Owned {
                 "source": self.lease.id.as_str(), "status": status.as_str(), "detail": detail.as_deref(),
             });
             // While nothing can be written a source may turn often; what counts is how it stands then.
-            self.messages.retain(|(kind, _, _)| *kind != STATUS_KIND);
-            self.messages.push((STATUS_KIND, None, data.to_string().into()));
+            self.messages.retain(|said| said.kind != STATUS_KIND);
+            let data = data.to_string().into();
+            self.messages.push(Said { kind: STATUS_KIND, key: None, data });
             self.urgent = true;
         }
         (self.status, self.detail, self.status_changed) = (status, detail, true);

@@ -102,13 +102,14 @@ mod tests {
         ) {
             let mut plain = Counter::first(values[0], Timestamp(0));
             let mut disturbed = plain;
+            let moment = |at: usize| Timestamp(i64::try_from(at).unwrap());
             for (at, value) in values.iter().enumerate().skip(1) {
-                plain.take(*value, Timestamp(at as i64));
-                disturbed.take(*value, Timestamp(at as i64));
+                plain.take(*value, moment(at));
+                disturbed.take(*value, moment(at));
                 for (which, when) in &again {
                     if when.index(values.len()) == at {
                         let old = which.index(at + 1);
-                        let delta = disturbed.take(values[old], Timestamp(old as i64));
+                        let delta = disturbed.take(values[old], moment(old));
                         prop_assert!(delta.unwrap_or(0) == 0, "{old} at {at}: {delta:?}");
                     }
                 }

@@ -14,8 +14,8 @@ use crate::notification::Announcement;
 use crate::store::StoreError;
 use crate::store::source::{
     Created, Dashboard, Flushed, INBOX_MAX, Ingested, LogFilter, LogLine, Part, Pushed,
-    ReaderStore, Source, SourceClaim, SourceClaimed, SourceLease, SourceRules, SourceStore, Swept,
-    TrendPoint, TrendQuery,
+    ReaderStore, Said, Source, SourceClaim, SourceClaimed, SourceLease, SourceRules, SourceStore,
+    Swept, TrendPoint, TrendQuery,
 };
 
 /// Raw events, and lines of logs, that are kept of all sources; the oldest go first.
@@ -400,12 +400,11 @@ impl ReaderStore for MemoryStore {
             outcomes.push((part.id.clone(), Flushed::Done));
             if entry.flushed < part.number {
                 entry.write(part, &mut sources.numbers, now);
-                let draft =
-                    |(kind, key, data): &(&'static str, Option<Arc<str>>, Arc<str>)| Draft {
-                        kind: Some((*kind).into()),
-                        key: key.clone(),
-                        ..Draft::new(part.id.topic(), data.clone())
-                    };
+                let draft = |said: &Said| Draft {
+                    kind: Some(said.kind.into()),
+                    key: said.key.clone(),
+                    ..Draft::new(part.id.topic(), said.data.clone())
+                };
                 drafts.extend(part.messages.iter().map(draft));
             }
         }

@@ -17,7 +17,7 @@ use crate::notification;
 use crate::store::StoreError;
 use crate::store::source::{
     Created, Dashboard, Flushed, INBOX_MAX, Ingested, LogFilter, LogLine, Part, Pushed,
-    ReaderStore, SWEPT_MAX, Source, SourceClaim, SourceClaimed, SourceLease, SourceRules,
+    ReaderStore, SWEPT_MAX, Said, Source, SourceClaim, SourceClaimed, SourceLease, SourceRules,
     SourceStore, Swept, TrendPoint, TrendQuery, bucket_value, instance_parts, instance_read,
 };
 
@@ -346,7 +346,7 @@ fn part(part: &Part) -> Value {
         put("logs", part.logs.iter().map(one).collect());
     }
     if !part.messages.is_empty() {
-        let one = |(kind, key, data): &(&str, Option<Arc<str>>, Arc<str>)| json!({"kind": kind, "key": key.as_deref(), "data": &**data});
+        let one = |said: &Said| json!({"kind": said.kind, "key": said.key.as_deref(), "data": &*said.data});
         put("messages", part.messages.iter().map(one).collect());
     }
     Value::Object(written)

@@ -16,12 +16,15 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+/// Who leaves more unread is cut off.
+const UNREAD_MAX: usize = 1 << 16;
+
 /// What one source tells when it is connected to, and to whom it speaks.
 #[derive(Default)]
 struct Spot {
     /// Counters of each instance.
     instances: HashMap<String, u64>,
-    listeners: Vec<mpsc::UnboundedSender<Bytes>>,
+    listeners: Vec<mpsc::Sender<Bytes>>,
     connections: usize,
     last_ids: Vec<Option<String>>,
     headers: Vec<HeaderMap>,
@@ -59,10 +62,10 @@ async fn stream(
         let location = location.clone().unwrap_or_default();
         return (status, [(header::LOCATION, location)]).into_response();
     }
-    let (sender, mut receiver) = mpsc::unbounded_channel();
-    let _ = sender.send(event(&json!({"type": "initial"})));
+    let (sender, mut receiver) = mpsc::channel(UNREAD_MAX);
+    let _ = sender.try_send(event(&json!({"type": "initial"})));
     for (instance, counter) in &spot.instances {
-        let _ = sender.send(event(&state("initial", instance, *counter)));
+        let _ = sender.try_send(event(&state("initial", instance, *counter)));
     }
     spot.listeners.push(sender);
     let chunks = futures_util::stream::poll_fn(move |context| {
@@ -89,6 +92,7 @@ impl Station {
             Router::new().route("/{name}", axum::routing::get(stream)).with_state(spots.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a server of a test, ended with it")]
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Station { address, spots, server }
     }
@@ -103,7 +107,7 @@ impl Station {
 
     pub fn send(&self, name: &str, bytes: impl Into<Bytes>) {
         let bytes = bytes.into();
-        self.with(name, |spot| spot.listeners.retain(|one| one.send(bytes.clone()).is_ok()));
+        self.with(name, |spot| spot.listeners.retain(|one| one.try_send(bytes.clone()).is_ok()));
     }
 
     pub fn tell(&self, name: &str, document: &Value) {
