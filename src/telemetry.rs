@@ -52,6 +52,10 @@ use crate::store::source::{
     SourceStore, TrendPoint, TrendQuery, instance_shown,
 };
 
+/// After how many intervals of flushing what was shown is written, unless the store is away: then nobody
+/// answers from memory what another replica reads.
+const SETTLES_AFTER: u32 = 2;
+
 #[derive(Clone)]
 pub struct TelemetrySettings {
     pub replica: Arc<str>,
@@ -117,7 +121,7 @@ impl Telemetry {
     ) -> (Telemetry, Keeper, Flusher, Live) {
         let remote = Remote::new(settings.hosts.clone(), settings.key.as_deref());
         let books = Books::new(&settings);
-        let mirror = Mirror::new(settings.instances_max);
+        let mirror = Mirror::new(settings.instances_max, settings.flush * SETTLES_AFTER);
         let shared = Shared {
             settings,
             sources,
@@ -269,16 +273,16 @@ impl Telemetry {
         let shared = &self.shared;
         // First followed, then read: nothing lies between.
         shared.mirror.lock().follow(id);
+        let read = tokio::time::Instant::now();
         let instances = shared.readers.instances(id).await?;
         let shown = |(name, instance): &(Arc<str>, _)| {
             let mut shown = instance_shown(name, instance);
             shown.insert("source".to_owned(), id.as_str().into());
-            (name.clone(), instance.at, shown)
+            (name.clone(), shown)
         };
         let shown: Vec<_> = instances.iter().map(shown).collect();
-        shared.mirror.lock().fill(id, &shown);
-        let here = shown.into_iter().filter(|(_, _, shown)| shown["status"] != "deleted");
-        Ok(here.map(|(name, _, shown)| (name, shown)).collect())
+        shared.mirror.lock().fill(id, read, &shown);
+        Ok(shown.into_iter().filter(|(_, shown)| shown["status"] != "deleted").collect())
     }
 
     /// What statistics show of the buffers.
