@@ -23,5 +23,5 @@ begin
     grant execute on function tidings.publish(text, json, text, text, text, text, integer, text) to tidings_publisher;
 
     -- Not what holds secrets or keys of clients.
-    grant select on tidings.log, tidings.message, tidings.partition, tidings.task, tidings.task_item, tidings.migration to tidings_reader;
+    grant select on tidings.log, tidings.message, tidings.partition, tidings.task, tidings.task_item, tidings.instance, tidings.rollup, tidings.migration to tidings_reader;
 end $$;

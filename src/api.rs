@@ -23,6 +23,7 @@ mod settings;
 mod sse;
 mod stats;
 mod tasks;
+mod telemetry;
 mod ws;
 
 use std::sync::Arc;
@@ -48,6 +49,7 @@ use crate::publish::Publisher;
 use crate::store::Page;
 use crate::supervise::Shutdown;
 use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
 
 #[derive(Debug, Clone)]
 pub struct ApiSettings {
@@ -114,6 +116,7 @@ pub struct Inner {
     pub tasks: Tasks,
     pub notices: Notices,
     pub presence: Presence,
+    pub telemetry: Telemetry,
     pub metrics: Metrics,
     pub clock: Clock,
     pub shutdown: Shutdown,
@@ -165,6 +168,18 @@ impl Api {
             .route("/v1/inbox/confirmed", post(inbox::confirmed))
             .route("/v1/presence", get(inbox::presence))
             .route("/v1/users/online", get(inbox::online))
+            .route("/v1/sources", post(telemetry::create).get(telemetry::list))
+            .route(
+                "/v1/sources/{id}",
+                get(telemetry::get).patch(telemetry::change).delete(telemetry::delete),
+            )
+            .route("/v1/sources/{id}/test", post(telemetry::test))
+            .route("/v1/sources/{id}/instances", get(telemetry::instances))
+            .route("/v1/instances/{id}/{instance}", get(telemetry::instance))
+            .route("/v1/ingest", post(telemetry::ingest))
+            .route("/v1/dashboard", get(telemetry::dashboard))
+            .route("/v1/trends", get(telemetry::trends))
+            .route("/v1/logs", get(telemetry::logs))
             .route("/v1/stats", get(stats::page))
             .route("/v1/replicas", get(replicas::list))
             .route("/v1/settings", get(settings::list))

@@ -27,6 +27,7 @@ use crate::store::Page;
 use crate::store::postgres::database::Database;
 use crate::supervise::{Shutdown, Supervisor};
 use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
 
 /// How long loops have to end after the last connection is gone: more than any of them takes, which
 /// each knows itself, whatever it waits for. What is still there then hangs.
@@ -48,6 +49,8 @@ pub enum AppError {
     TaskHosts(String),
     #[error("task_http_secrets: each must be name@host=value")]
     TaskSecrets,
+    #[error("telemetry_hosts: {0}")]
+    TelemetryHosts(String),
     #[error("task_kubernetes: {0}")]
     TaskKubernetes(String),
     #[error(transparent)]
@@ -64,6 +67,7 @@ pub struct Replica {
     ops: Option<Server>,
     supervisor: Supervisor,
     tasks: Tasks,
+    telemetry: Telemetry,
     database: Option<Database>,
     drain: Duration,
 }
@@ -111,6 +115,14 @@ impl Replica {
             metrics.clone(),
         )
         .map_err(AppError::TaskKubernetes)?;
+        let (telemetry, readers, flusher, live) = Telemetry::new(
+            parts::telemetry_settings(config)?,
+            backend.sources.clone(),
+            backend.readers.clone(),
+            log.clone(),
+            publisher.clone(),
+            metrics.clone(),
+        );
         let (notices, keeper) = Notices::new(
             parts::notice_settings(config, &backend.own),
             backend.notices.clone(),
@@ -136,6 +148,7 @@ impl Replica {
             tasks: tasks.clone(),
             notices,
             presence,
+            telemetry: telemetry.clone(),
             metrics: metrics.clone(),
             clock,
             shutdown: shutdown.clone(),
@@ -175,6 +188,7 @@ impl Replica {
             tasks: task_runner,
             keeper,
             presence: presence_loop,
+            telemetry: (readers, flusher, live),
             auth,
             api,
             metrics,
@@ -191,6 +205,7 @@ impl Replica {
             ops,
             supervisor,
             tasks,
+            telemetry,
             database,
             drain,
         })
@@ -198,7 +213,9 @@ impl Replica {
 
     /// Serves until told to leave, then drains. Returns the exit code.
     pub async fn run(self) -> u8 {
-        let Replica { shutdown, server, ops, supervisor, tasks, database, drain, .. } = self;
+        let Replica {
+            shutdown, server, ops, supervisor, tasks, telemetry, database, drain, ..
+        } = self;
         let ops = async {
             // Health is told to the end, so that a balancer sees the replica leave.
             let stop = Shutdown { draining: shutdown.stopping.clone(), ..shutdown.clone() };
@@ -212,7 +229,8 @@ impl Replica {
         let handed_over = async {
             shutdown.draining.cancelled().await;
             // Items in hand are finished, as long as there is time.
-            let _ = tokio::time::timeout(drain, tasks.drained()).await;
+            let both = async { tokio::join!(tasks.drained(), telemetry.drained()) };
+            let _ = tokio::time::timeout(drain, both).await;
         };
         let serve = async {
             let (served, ()) = tokio::join!(server.run(shutdown.clone()), handed_over);

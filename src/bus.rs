@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::{Draft, Message, TaskId, Timestamp};
+use crate::domain::{Draft, Message, SourceId, TaskId, Timestamp};
 use crate::notification::Announcement;
 
 /// How far the bus can be trusted to tell of new messages.
@@ -57,6 +57,8 @@ pub enum BusEvent {
     Signals(Vec<Message>),
     OutboxFilled,
     TaskStirred(TaskId),
+    /// Whether it is because something was pushed to it.
+    SourceStirred(SourceId, bool),
     EpochRenewed,
     /// Announcements may be missed from here on.
     Deaf(BusState),

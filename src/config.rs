@@ -47,6 +47,7 @@ pub struct Config {
     pub tasks: Tasks,
     pub notices: Notices,
     pub presence: Presence,
+    pub telemetry: Telemetry,
     pub memory: Memory,
     pub postgres: Postgres,
     /// What is allowed and yet worth a line in the log.
@@ -178,6 +179,21 @@ pub struct Tasks {
     /// `in-cluster`, or the path of a kubeconfig.
     pub kubernetes: Option<String>,
     pub kubernetes_context: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    pub hosts: Vec<String>,
+    pub key: Option<Secret>,
+    pub sources_max: usize,
+    pub instances_max: usize,
+    pub lease: Duration,
+    pub silence: Duration,
+    pub flush: Duration,
+    pub batch_events: usize,
+    pub batch_age: Duration,
+    pub buffer_events_max: usize,
+    pub buffer_bytes_max: usize,
 }
 
 #[derive(Clone, Debug)]

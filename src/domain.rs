@@ -32,6 +32,11 @@
 //! | *inbox* | the notices of one user that have not run out and were not recalled |
 //! | *recall* | taking a notice back: it goes from every inbox, its receipts stay |
 //! | *presence* | who has a session, on which replica |
+//! | *source* | what tells events of its instances; one replica at a time reads it |
+//! | *instance* | what a source tells of: facts, gauges and counters |
+//! | *event* (of a source) | what it told of an instance |
+//! | *reader* | the replica that reads sources, and its loop for one of them |
+//! | *roll-up* | what an instance did in a minute, an hour or a day |
 //! | *lane* | one connection on which batches are written, one after another |
 //! | *loop* | a long-lived tokio task, started by `supervise` |
 
@@ -42,6 +47,7 @@ pub mod pattern_set;
 pub mod principal;
 pub mod replica;
 pub mod task;
+pub mod telemetry;
 pub mod topic;
 
 pub use cursor::{Cursor, CursorError, Epoch, Seq};
@@ -53,4 +59,5 @@ pub use replica::ReplicaId;
 pub use task::{
     Counts, ItemResult, ItemStatus, Task, TaskEvent, TaskId, TaskItem, TaskRules, TaskStatus,
 };
+pub use telemetry::{Event, EventKind, InstanceStatus, SourceId, SourceStatus};
 pub use topic::{Pattern, Topic, TopicError};

@@ -29,6 +29,8 @@ pub mod auth;
 pub mod feed;
 /// A message encoded once for all its receivers.
 pub mod frame;
+/// Which hosts may be reached for users.
+pub mod hosts;
 /// From topics to sessions, without waiting for anybody.
 pub mod hub;
 /// The replica's own reading of the log: applied in order, the last of it in memory.
@@ -43,6 +45,9 @@ pub mod publish;
 pub mod recovery;
 /// Batch operations, worked on under a lease by whichever replica has hands for them.
 pub mod tasks;
+
+/// Event sources: read by one replica each, kept in memory first, shown live and as trends.
+pub mod telemetry;
 
 /// What users see: HTTP, WebSocket, server-sent events.
 pub mod api;

@@ -25,7 +25,9 @@ pub use self::apply::LogLoop;
 use self::ring::Ring;
 use crate::bus::BusState;
 use crate::clock::Clock;
-use crate::domain::{Cursor, Epoch, Message, Pattern, PatternSet, Seq, TaskId, Timestamp};
+use crate::domain::{
+    Cursor, Epoch, Message, Pattern, PatternSet, Seq, SourceId, TaskId, Timestamp,
+};
 use crate::frame::Frame;
 use crate::hub::Hub;
 use crate::metrics::Metrics;
@@ -38,6 +40,9 @@ const RING_SCAN_MAX: usize = 8_192;
 /// How often to look whether the position has reached a place: it is mostly there already.
 const REACH_PAUSE: Duration = Duration::from_millis(2);
 const REACH_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How many signals about instances wait for somebody to take them.
+const SHOWN_MAX: usize = 4_096;
 
 /// How many hints about tasks wait for somebody to take them.
 const STIRRED_MAX: usize = 1_024;
@@ -80,6 +85,11 @@ struct Shared {
     outbox_filled: Notify,
     /// Hints for those who work on tasks. Full: the oldest are lost, and whoever lost some looks at all.
     tasks_stirred: broadcast::Sender<TaskId>,
+    /// The same for those who read sources.
+    sources_stirred: broadcast::Sender<(SourceId, bool)>,
+    /// What other replicas say of the instances that they read. Full: the oldest are lost, and whoever
+    /// lost some reads the store.
+    sources_shown: broadcast::Sender<Message>,
 }
 
 /// What a session read.
@@ -118,6 +128,8 @@ impl Log {
             degraded: watch::Sender::new(false),
             outbox_filled: Notify::new(),
             tasks_stirred: broadcast::Sender::new(STIRRED_MAX),
+            sources_stirred: broadcast::Sender::new(STIRRED_MAX),
+            sources_shown: broadcast::Sender::new(SHOWN_MAX),
         });
         shared.show_metric(BusState::Down);
         let log = Log { shared };
@@ -177,6 +189,16 @@ impl Log {
     /// Which tasks want to be looked at, from now on.
     pub fn tasks_stirred(&self) -> broadcast::Receiver<TaskId> {
         self.shared.tasks_stirred.subscribe()
+    }
+
+    /// Which sources want to be looked at, from now on, and whether because something was pushed.
+    pub fn sources_stirred(&self) -> broadcast::Receiver<(SourceId, bool)> {
+        self.shared.sources_stirred.subscribe()
+    }
+
+    /// What other replicas say of instances, from now on.
+    pub fn sources_shown(&self) -> broadcast::Receiver<Message> {
+        self.shared.sources_shown.subscribe()
     }
 
     /// The next messages after a place that match, from memory if they are there, else from the store.

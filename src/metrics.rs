@@ -35,6 +35,7 @@ pub struct Metrics {
     pub notices: Arc<NoticeMetrics>,
     pub presence: Arc<PresenceMetrics>,
     pub api: Arc<ApiMetrics>,
+    pub telemetry: Arc<TelemetryMetrics>,
     pub server: Arc<ServerMetrics>,
     pub supervise: Arc<SuperviseMetrics>,
     /// From when a message was given its number, just before its commit, to the queues of this
@@ -59,6 +60,7 @@ impl Metrics {
             notices: Arc::new(NoticeMetrics::new(&mut registry)),
             presence: Arc::new(PresenceMetrics::new(&mut registry)),
             api: Arc::new(ApiMetrics::new(&mut registry)),
+            telemetry: Arc::new(TelemetryMetrics::new(&mut registry)),
             server: Arc::new(ServerMetrics::new(&mut registry)),
             supervise: Arc::new(SuperviseMetrics::new(&mut registry)),
             delivery_seconds: delivery_seconds.clone(),
@@ -321,6 +323,27 @@ impl ApiMetrics {
 
     fn failed(&self) -> u64 {
         self.answers.get_or_create(&"5xx".into()).get()
+    }
+}
+
+part! {
+    /// Sources on this replica.
+    TelemetryMetrics {
+        sources: Gauge, "telemetry_sources", "Sources that this replica reads";
+        instances: Gauge, "telemetry_instances", "Instances of these sources, when they were last counted";
+        events: Counter, "telemetry_events", "Events that came from sources, ignored ones among them";
+        ignored: Family<Reason, Counter>, "telemetry_ignored", "Events that changed nothing, by reason";
+        reconnects: Counter, "telemetry_reconnects", "Times that a source could not be read and was tried again";
+        flushes: Family<Reason, Counter>, "telemetry_flushes", "Flushes that were begun, by reason";
+        flushed: Counter, "telemetry_flushed", "Flushes that were written";
+        flush_errors: Counter, "telemetry_flush_errors", "Flushes that failed; most are tried again";
+        flush_seconds: Histogram = latency(), "telemetry_flush_seconds", "How long a flush took";
+        rows: Counter, "telemetry_rows", "Rows that flushes wrote";
+        buffer_events: Gauge, "telemetry_buffer_events", "Raw events that wait to be written";
+        buffer_bytes: Gauge, "telemetry_buffer_bytes", "What these weigh";
+        pressed: Gauge, "telemetry_pressed", "1 while the buffer has been more than 80 % full for 10 s";
+        thinned: Counter, "telemetry_thinned", "Updates and minutes given up because the buffer was full; totals keep them";
+        reads: Family<Way, Counter>, "telemetry_reads", "Questions about instances, by where the answer was found";
     }
 }
 

@@ -6,6 +6,8 @@
 //! | `s <origin> <at_ms> <body>` | signals; the origin is the replica that has already handed them out |
 //! | `o` | a transaction that published from SQL has committed |
 //! | `t <id>` | a task wants to be looked at: it may be claimed, or somebody wants something of it |
+//! | `v <source>` | a source wants to be looked at: it was changed, or let go |
+//! | `i <source>` | something was pushed to a source |
 //! | `e <epoch>` | the log has a new epoch |
 //! | `p <origin> <number>` | a pulse: a replica listens whether its listener still hears |
 //!
@@ -19,7 +21,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::domain::{Class, Draft, Epoch, Message, Priority, Seq, TaskId, Timestamp, Topic};
+use crate::domain::{
+    Class, Draft, Epoch, Message, Priority, Seq, SourceId, TaskId, Timestamp, Topic,
+};
 
 /// The one channel.
 pub const CHANNEL: &str = "tidings";
@@ -37,11 +41,19 @@ const RANGE_ONLY: &str = "-";
 #[derive(Debug, PartialEq)]
 pub enum Notification {
     Announced(Announcement),
-    Signals { origin: Arc<str>, messages: Vec<Message> },
+    Signals {
+        origin: Arc<str>,
+        messages: Vec<Message>,
+    },
     OutboxFilled,
     TaskStirred(TaskId),
+    /// Whether it is because something was pushed to it.
+    SourceStirred(SourceId, bool),
     EpochRenewed,
-    Pulse { origin: Arc<str>, number: u64 },
+    Pulse {
+        origin: Arc<str>,
+        number: u64,
+    },
 }
 
 /// These seqs are durable, and so is everything below them.
@@ -146,6 +158,11 @@ pub fn stirred(id: &TaskId) -> String {
     format!("t {id}")
 }
 
+pub fn source_stirred(id: &SourceId, pushed: bool) -> String {
+    let letter = if pushed { 'i' } else { 'v' };
+    format!("{letter} {id}")
+}
+
 pub fn pulse(origin: &str, number: u64) -> String {
     format!("p {origin} {number}")
 }
@@ -157,6 +174,10 @@ pub fn parse(text: &str) -> Result<Notification, NotificationError> {
         "a" => announcement(rest).map(Notification::Announced).ok_or_else(refuse),
         "s" => signal_messages(rest).ok_or_else(refuse),
         "t" => TaskId::parse(rest).map(Notification::TaskStirred).ok_or_else(refuse),
+        "v" | "i" => match SourceId::parse(rest) {
+            Some(id) => Ok(Notification::SourceStirred(id, letter == "i")),
+            None => Err(refuse()),
+        },
         "o" => Ok(Notification::OutboxFilled),
         "e" => Ok(Notification::EpochRenewed),
         "p" => {

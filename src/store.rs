@@ -7,6 +7,7 @@ pub mod memory;
 pub mod notice;
 pub mod postgres;
 pub mod presence;
+pub mod source;
 pub mod task;
 
 use std::time::Duration;

@@ -24,11 +24,11 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use self::executor::acts_as_server;
-pub use self::executor::hosts::{Hosts, Secret};
 pub use self::executor::kubernetes::access::{Access, SERVICE_ACCOUNT};
 use self::executor::{Executors, Plan};
 pub use self::runner::{RUNS_END, Runner};
 use crate::domain::{Task, TaskId, TaskItem};
+use crate::hosts::{Hosts, Secret};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::notification::Announcement;

@@ -27,6 +27,9 @@ pub fn check(data: &[u8]) {
             assert_eq!(read, Notification::Pulse { origin, number });
         }
         Ok(Notification::TaskStirred(id)) => assert_eq!(text, format!("t {id}")),
+        Ok(Notification::SourceStirred(id, pushed)) => {
+            assert_eq!(text, format!("{} {id}", if pushed { "i" } else { "v" }));
+        }
         Ok(Notification::OutboxFilled | Notification::EpochRenewed) => {}
     }
 }

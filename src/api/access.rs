@@ -34,7 +34,7 @@ pub fn cors(policy: &OriginPolicy) -> CorsLayer {
     let policy = policy.clone();
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin, _| policy.lists(origin)))
-        .allow_methods([Method::GET, Method::POST, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,

@@ -84,6 +84,14 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such notice")
     }
 
+    pub fn no_source() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such source")
+    }
+
+    pub fn no_instance() -> Problem {
+        Problem::new(StatusCode::NOT_FOUND, "not-found", "there is no such instance")
+    }
+
     pub fn method() -> Problem {
         let detail = "this path does not take this method";
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail)

@@ -35,6 +35,8 @@ pub async fn ready(State(api): State<Api>) -> Response {
         },
         "draining": draining,
         "log_reached": reached,
+        // A warning, and no reason to send clients elsewhere: the buffer is there to be filled.
+        "telemetry": inner.telemetry.warning(),
     });
     (status, Json(body)).into_response()
 }

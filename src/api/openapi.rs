@@ -17,6 +17,7 @@ const PARTS: &[(&str, &str)] = &[
     ("frames", include_str!("openapi/frames.yaml")),
     ("tasks", include_str!("openapi/tasks.yaml")),
     ("notices", include_str!("openapi/notices.yaml")),
+    ("telemetry", include_str!("openapi/telemetry.yaml")),
     ("operations", include_str!("openapi/operations.yaml")),
 ];
 

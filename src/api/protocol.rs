@@ -9,6 +9,7 @@ mod frame;
 mod notice;
 mod publish;
 mod task;
+mod telemetry;
 
 pub use self::answer::{
     PublishedAnswer, PublishedAnswers, cursor_frame, error_frame, gap_frame, ok_frame, pong_frame,
@@ -23,4 +24,8 @@ pub use self::notice::{
 pub use self::publish::{PublishLimits, publish_body, publish_message};
 pub use self::task::{
     TaskLimits, WORD, claim_body, is_word, item_answer, report_body, task_answer, task_body,
+};
+pub use self::telemetry::{
+    SourceBody, ingest_body, invalid, point_answer, source_answer, source_body, source_change,
+    source_id,
 };

@@ -152,6 +152,7 @@ impl Api {
                 "sessions": metrics.presence.sessions.get(),
                 "reaped": metrics.presence.reaped.get(),
             },
+            "telemetry": inner.telemetry.stats(),
             "recovery": {
                 "outbox_relayed": metrics.recovery.outbox_relayed.get(),
                 "outbox_oldest_s": metrics.recovery.outbox_oldest_seconds.get(),

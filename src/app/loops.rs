@@ -19,6 +19,7 @@ use crate::publish::{Lane, SignalLoop};
 use crate::recovery::Recovery;
 use crate::supervise::{LAST_WORD, Policy, Shutdown, Supervisor, finish};
 use crate::tasks::{RUNS_END, Runner};
+use crate::telemetry::{self, Flusher, Live};
 
 /// How many events of the bus may wait for the log; with more the listener waits, and Postgres keeps them.
 const BUS_EVENTS_MAX: usize = 1_024;
@@ -34,6 +35,7 @@ pub struct Loops {
     pub tasks: Runner,
     pub keeper: Keeper,
     pub presence: PresenceLoop,
+    pub telemetry: (telemetry::Keeper, Flusher, Live),
     pub auth: Authenticator,
     pub api: Api,
     pub metrics: Metrics,
@@ -59,6 +61,34 @@ impl Loops {
             let tasks = tasks.clone();
             async move { tasks.lock().await.run(&shutdown).await }
         });
+        let (keeper, flusher, live) = self.telemetry;
+        let keeper = Arc::new(Mutex::new(keeper));
+        when_ready(supervisor, ("telemetry", Policy::Restart), &ready, RUNS_END, move |shutdown| {
+            let keeper = keeper.clone();
+            async move { keeper.lock().await.run(&shutdown).await }
+        });
+        let flusher = Arc::new(Mutex::new(flusher));
+        when_ready(
+            supervisor,
+            ("telemetry_flush", Policy::Restart),
+            &ready,
+            RUNS_END,
+            move |shutdown| {
+                let flusher = flusher.clone();
+                async move { flusher.lock().await.run(&shutdown).await }
+            },
+        );
+        let live = Arc::new(Mutex::new(live));
+        when_ready(
+            supervisor,
+            ("telemetry_live", Policy::Restart),
+            &ready,
+            LAST_WORD,
+            move |shutdown| {
+                let live = live.clone();
+                async move { live.lock().await.run(&shutdown.stopping).await }
+            },
+        );
         let keeper = Arc::new(Mutex::new(self.keeper));
         // These two write down what is left when they are told to end.
         when_ready(supervisor, ("notices", Policy::Restart), &ready, RUNS_END, move |shutdown| {

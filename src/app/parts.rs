@@ -15,6 +15,7 @@ use crate::bus::postgres::PostgresBus;
 use crate::clock::Clock;
 use crate::config::{Config, Keys};
 use crate::dsn::{Dsn, DsnError};
+use crate::hosts::{Hosts, Secret};
 use crate::metrics::Metrics;
 use crate::notices::NoticeSettings;
 use crate::presence::PresenceSettings;
@@ -25,9 +26,11 @@ use crate::store::postgres::database::{Database, PoolSettings};
 use crate::store::postgres::migrate::{MigrateError, migrate};
 use crate::store::postgres::{PostgresSettings, PostgresStore};
 use crate::store::presence::{Own, PresenceStore};
+use crate::store::source::{ReaderStore, SourceStore};
 use crate::store::task::TaskStore;
 use crate::store::{LogStore, Upkeep};
-use crate::tasks::{Access, Hosts, SERVICE_ACCOUNT, Secret, TaskSettings};
+use crate::tasks::{Access, SERVICE_ACCOUNT, TaskSettings};
+use crate::telemetry::TelemetrySettings;
 
 /// How long to leave a database alone whose schema could not be brought up.
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ pub struct Backend {
     pub presence: Arc<dyn PresenceStore>,
     /// This process among all, which may bear one name.
     pub own: Own,
+    pub sources: Arc<dyn SourceStore>,
+    pub readers: Arc<dyn ReaderStore>,
     pub schema: Schema,
     /// Whose statements are to be given up at the end.
     pub database: Option<Database>,
@@ -88,8 +93,10 @@ impl Backend {
             tasks: Arc::new(store.clone()),
             notices: Arc::new(store.clone()),
             inboxes: Arc::new(store.clone()),
-            presence: Arc::new(store),
+            presence: Arc::new(store.clone()),
             own: own(config),
+            sources: Arc::new(store.clone()),
+            readers: Arc::new(store),
             schema: Schema::NotNeeded,
             database: None,
         }
@@ -137,6 +144,8 @@ impl Backend {
             inboxes: Arc::new(store.clone()),
             presence: Arc::new(store.clone()),
             own,
+            sources: Arc::new(store.clone()),
+            readers: Arc::new(store.clone()),
             database: Some(store.database().clone()),
             schema: Schema::Postgres { connector: listener, store },
         })
@@ -248,9 +257,28 @@ pub fn task_settings(config: &Config) -> Result<TaskSettings, AppError> {
         tick: tasks.tick,
         takeovers_max: tasks.takeovers_max,
         retention: tasks.retention,
-        hosts: Hosts::parse(&tasks.http_hosts).map_err(AppError::TaskHosts)?,
+        hosts: Hosts::parse("task_http_hosts", &tasks.http_hosts).map_err(AppError::TaskHosts)?,
         secrets: tasks.http_secrets.iter().map(secret).collect::<Result<_, _>>()?,
         kubernetes: kubernetes(tasks).map_err(AppError::TaskKubernetes)?,
+    })
+}
+
+pub fn telemetry_settings(config: &Config) -> Result<TelemetrySettings, AppError> {
+    let telemetry = &config.telemetry;
+    let hosts = Hosts::parse("telemetry_hosts", &telemetry.hosts);
+    Ok(TelemetrySettings {
+        replica: config.replica.as_str().into(),
+        hosts: hosts.map_err(AppError::TelemetryHosts)?,
+        key: telemetry.key.as_ref().map(|key| key.expose().into()),
+        sources_max: telemetry.sources_max,
+        instances_max: telemetry.instances_max,
+        lease: telemetry.lease,
+        silence: telemetry.silence,
+        flush: telemetry.flush,
+        batch_events: telemetry.batch_events,
+        batch_age: telemetry.batch_age,
+        buffer_events_max: telemetry.buffer_events_max,
+        buffer_bytes_max: telemetry.buffer_bytes_max,
     })
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Bus, BusError, BusEvent};
-use crate::domain::{Draft, Message, TaskId, Timestamp};
+use crate::domain::{Draft, Message, SourceId, TaskId, Timestamp};
 use crate::notification::Announcement;
 
 /// Whose it is, and where its events go.
@@ -38,6 +38,13 @@ impl MemoryBus {
     pub fn stir(&self, id: &TaskId) {
         for (_, member) in self.members.lock().iter() {
             let _ = member.try_send(BusEvent::TaskStirred(id.clone()));
+        }
+    }
+
+    /// Tells every reader that a source wants to be looked at.
+    pub fn stir_source(&self, id: &SourceId, pushed: bool) {
+        for (_, member) in self.members.lock().iter() {
+            let _ = member.try_send(BusEvent::SourceStirred(id.clone(), pushed));
         }
     }
 }

@@ -155,6 +155,9 @@ impl PostgresBus {
             }
             Ok(Notification::OutboxFilled) => Some(BusEvent::OutboxFilled),
             Ok(Notification::TaskStirred(id)) => Some(BusEvent::TaskStirred(id)),
+            Ok(Notification::SourceStirred(id, pushed)) => {
+                Some(BusEvent::SourceStirred(id, pushed))
+            }
             Ok(Notification::EpochRenewed) => Some(BusEvent::EpochRenewed),
             Ok(Notification::Pulse { origin, number }) => {
                 if origin == self.origin {

@@ -31,6 +31,7 @@ pub(super) fn config(
         tasks: tasks(v),
         notices: notices(v),
         presence: presence(v),
+        telemetry: telemetry(v),
         memory: memory(v),
         postgres: postgres(v, env, &replica, &mut warnings),
         replica,
@@ -217,6 +218,26 @@ fn presence(v: &mut Values) -> Presence {
         }
     }
     Presence { lease: v.duration("presence_lease_ms"), topics }
+}
+
+fn telemetry(v: &mut Values) -> Telemetry {
+    let key = v.text("telemetry_key");
+    if key.as_ref().is_some_and(|key| key.len() < 16) {
+        v.refuse("telemetry_key", "at least 16 bytes that nobody can guess");
+    }
+    Telemetry {
+        hosts: v.list("telemetry_hosts"),
+        key: key.map(Secret::new),
+        sources_max: v.count("telemetry_sources_max"),
+        instances_max: v.count("telemetry_instances_max"),
+        lease: v.duration("telemetry_lease_ms"),
+        silence: v.duration("telemetry_silence_ms"),
+        flush: v.duration("telemetry_flush_ms"),
+        batch_events: v.count("telemetry_batch_events"),
+        batch_age: v.duration("telemetry_batch_age_ms"),
+        buffer_events_max: v.count("telemetry_buffer_events_max"),
+        buffer_bytes_max: v.count("telemetry_buffer_bytes_max"),
+    }
 }
 
 fn memory(v: &mut Values) -> Memory {

@@ -182,9 +182,13 @@ impl<'a> Runner<'a> {
                 }
             }
             BusEvent::Signals(messages) => {
-                let frame = |message| Arc::new(Frame::new(message, &self.place.epoch));
+                let frame = |message: &Message| Arc::new(Frame::new(message, &self.place.epoch));
                 let frames: Vec<Arc<Frame>> = messages.iter().map(frame).collect();
                 self.shared.hub.deliver(&frames);
+                // Nobody may be interested in what sources show, and that is well.
+                for message in messages.into_iter().filter(is_of_source) {
+                    let _ = self.shared.sources_shown.send(message);
+                }
             }
             BusEvent::Listening => {
                 self.sight.heard = BusState::CatchingUp;
@@ -206,6 +210,9 @@ impl<'a> Runner<'a> {
             BusEvent::OutboxFilled => self.shared.outbox_filled.notify_one(),
             // Nobody may be waiting, and that is well: whoever works on tasks looks by itself, too.
             BusEvent::TaskStirred(id) => drop(self.shared.tasks_stirred.send(id)),
+            BusEvent::SourceStirred(id, pushed) => {
+                let _ = self.shared.sources_stirred.send((id, pushed));
+            }
         }
     }
 
@@ -472,4 +479,9 @@ impl<'a> Runner<'a> {
         self.place.order.advanced(last.seq.unwrap_or_default());
         self.shared.metrics.log.applied_seq.set(self.place.order.applied().to_db());
     }
+}
+
+/// Whether it is a signal about an instance of a source.
+fn is_of_source(message: &Message) -> bool {
+    message.topic.as_str().starts_with("source:")
 }

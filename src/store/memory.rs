@@ -7,6 +7,7 @@
 mod inbox;
 mod notice;
 mod presence;
+mod source;
 mod task;
 
 use std::collections::{HashMap, VecDeque};
@@ -43,6 +44,8 @@ pub struct MemoryStore {
     /// Taken before `presence` and `state`, never after them.
     notices: Arc<Mutex<notice::Books>>,
     presence: Arc<Mutex<presence::Present>>,
+    /// Taken before `state`, never after it.
+    sources: Arc<Mutex<source::Sources>>,
     clock: Clock,
     bus: MemoryBus,
     settings: MemorySettings,
@@ -109,6 +112,7 @@ impl MemoryStore {
             tasks: Arc::default(),
             notices: Arc::default(),
             presence: Arc::default(),
+            sources: Arc::default(),
             clock,
             bus,
             settings,

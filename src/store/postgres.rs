@@ -3,6 +3,7 @@
 //! `connect` makes connections, `database` runs named statements on a pool of them, `migrate` brings
 //! the schema up, `reader` reads the log, `writer` appends to it, `upkeep` keeps it in order,
 //! `task` keeps tasks, `notice` and `inbox` keep notices, `presence` keeps who is there.
+//! `task` keeps tasks, `source` telemetry.
 //! Every statement stands in its own file under `sql/query`, listed in `query`.
 
 pub mod connect;
@@ -14,6 +15,7 @@ mod presence;
 pub mod query;
 mod reader;
 mod row;
+mod source;
 mod task;
 mod upkeep;
 mod writer;

@@ -1,7 +1,6 @@
 //! How an item is run. A task says which executor it wants, as JSON; what it may be is checked when
 //! it is submitted, and again by the replica that runs it, whose settings may differ.
 
-pub mod hosts;
 mod http;
 pub mod kubernetes;
 mod simulate;
@@ -12,11 +11,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::Deserialize;
 
-use self::hosts::{Hosts, Secret};
 use self::http::{HttpClient, HttpDocument};
 use self::kubernetes::access::Access;
 use self::kubernetes::{Kubernetes, Operation};
 use self::simulate::Simulate;
+use crate::hosts::{Hosts, Secret};
 
 /// One try of one item.
 #[derive(Debug, Clone, Copy)]
@@ -119,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_document_is_understood_or_refused_with_a_reason() {
-        let hosts = Hosts::parse(&["nodes.test".to_owned()]).unwrap();
+        let hosts = Hosts::parse("task_http_hosts", &["nodes.test".to_owned()]).unwrap();
         let executors = Executors::new(hosts, Vec::new(), None).unwrap();
         for good in [
             r#"{"type":"simulate"}"#,

@@ -120,6 +120,18 @@ const ENDPOINTS: &[Endpoint] = &[
     get("/v1/ws?topics=task:{task}", [200, 403, 200]),
     get("/v1/ws?topics=task:none", [403, 403, 200]),
     send("POST", "/v1/notices", NOTICE, [403, 403, 202]),
+    send("POST", "/v1/sources", r#"{"name":"made","url":"http://nowhere.test/"}"#, [403, 403, 422]),
+    get("/v1/sources", [200, 200, 200]),
+    get("/v1/sources/edge-1", [403, 403, 404]),
+    send("PATCH", "/v1/sources/edge-1", r#"{"enabled":true}"#, [403, 403, 404]),
+    send("DELETE", "/v1/sources/edge-1", "", [403, 403, 404]),
+    send("POST", "/v1/sources/edge-1/test", "", [403, 403, 404]),
+    get("/v1/sources/edge-1/instances", [403, 403, 404]),
+    get("/v1/instances/edge-1/i-9", [403, 403, 404]),
+    send("POST", "/v1/ingest", r#"{"source":"edge-1","events":[]}"#, [403, 403, 404]),
+    get("/v1/dashboard", [403, 403, 200]),
+    get("/v1/trends?source=edge-1&metric=a", [403, 403, 200]),
+    get("/v1/logs?source=edge-1", [403, 403, 200]),
     get("/v1/notices", [403, 403, 200]),
     get("/v1/notices/{notice}", [403, 403, 200]),
     get("/v1/notices/{notice}/recipients", [403, 403, 200]),
@@ -282,7 +294,8 @@ fn no_endpoint_is_missing_here() {
     let path = |target: &str| {
         let path = target.split('?').next().unwrap();
         let path = path.replace("main.js", "{path}");
-        path.replace("{task}", "{id}").replace("{notice}", "{id}")
+        let path = path.replace("{task}", "{id}").replace("{notice}", "{id}");
+        path.replace("edge-1", "{id}").replace("i-9", "{instance}")
     };
     let asked: BTreeSet<(String, String)> = ENDPOINTS
         .iter()

@@ -47,6 +47,7 @@ mod signals;
 mod slow;
 mod task_contract;
 mod tasks;
+mod telemetry;
 mod upgrade;
 mod upkeep;
 mod walkthrough;

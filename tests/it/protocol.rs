@@ -52,9 +52,13 @@ pub fn endpoints() -> BTreeSet<(String, String)> {
         // Up to the next route; what follows the last one names no method.
         let path = route.split('"').nth(1).unwrap().replace("{*", "{");
         let handlers = route.split(")\n").next().unwrap();
-        for (method, marks) in
-            [("GET", &["get(", "any("][..]), ("POST", &["post("]), ("DELETE", &["delete("])]
-        {
+        let marks = [
+            ("GET", &["get(", "any("][..]),
+            ("POST", &["post("]),
+            ("PATCH", &["patch("]),
+            ("DELETE", &["delete("]),
+        ];
+        for (method, marks) in marks {
             if marks.iter().any(|mark| handlers.contains(mark)) {
                 found.insert((method.to_owned(), path.clone()));
             }
@@ -67,7 +71,8 @@ fn requested(example: &Example) -> Vec<(String, String)> {
     let path = |target: &str| {
         let path = target.split('?').next().unwrap();
         let path = path.replace("main.js", "{path}");
-        path.replace("{task}", "{id}").replace("{notice}", "{id}")
+        let path = path.replace("{task}", "{id}").replace("{notice}", "{id}");
+        path.replace("edge-1", "{id}").replace("i-9", "{instance}")
     };
     let words = |line: &str| {
         let mut words = line.split(' ');

@@ -20,6 +20,7 @@ mod replica;
 mod scans;
 mod server;
 mod tasks;
+mod telemetry;
 
 use tidings::config::SETTINGS;
 
@@ -111,6 +112,17 @@ const SHOWN: &[Shown] = shown! {
     "notice_retention_s": notices::notices_that_are_too_old_are_gone;
     "presence_lease_ms": notices::a_dead_replicas_sessions_count_for_so_long;
     "presence_topics": notices::joining_is_told_on_topics_that_are_named;
+    "telemetry_hosts": telemetry::sources_are_read_at_hosts_that_are_listed;
+    "telemetry_key": telemetry::without_a_key_no_secret_is_taken;
+    "telemetry_sources_max": telemetry::so_many_sources_there_may_be;
+    "telemetry_instances_max": telemetry::so_many_instances_are_kept;
+    "telemetry_lease_ms": crate::telemetry::reading::a_source_is_read_by_one_replica_and_by_another_when_that_one_dies;
+    "telemetry_silence_ms": telemetry::a_source_that_is_silent_is_connected_to_anew;
+    "telemetry_flush_ms": telemetry::gauges_and_counters_are_written_so_often;
+    "telemetry_batch_events": telemetry::so_many_raw_events_are_written_together;
+    "telemetry_batch_age_ms": telemetry::raw_events_wait_no_longer_than_that;
+    "telemetry_buffer_events_max": telemetry::what_does_not_fit_into_the_buffer_is_thinned;
+    "telemetry_buffer_bytes_max": telemetry::what_does_not_fit_into_the_buffer_is_thinned;
     "memory_messages_max": memory::what_memory_does_not_keep_is_gone;
     "memory_bytes_max": memory::what_memory_does_not_keep_is_gone, memory::tasks_weigh_so_much_at_most;
     "memory_items_max": memory::of_tasks_those_that_ended_go_first_and_then_none_is_taken;

@@ -86,5 +86,19 @@ queries! {
     PRESENCE_PAIRS = "presence_pairs" [TEXT_ARRAY, TEXT_ARRAY];
     PRESENCE_USERS = "presence_users" [TEXT, TEXT, INT8];
     PRESENCE_REPLICAS = "presence_replicas" [];
+    SOURCE_CREATE = "source_create" [TEXT, TEXT, TEXT, TEXT, TEXT_ARRAY, BOOL, INT8];
+    SOURCE_GET = "source_get" [TEXT, TEXT, INT8];
+    SOURCE_CHANGE = "source_change" [TEXT, INT8, TEXT, TEXT, TEXT, TEXT_ARRAY, BOOL];
+    SOURCE_DELETE = "source_delete" [TEXT];
+    SOURCE_CLAIM = "source_claim" [TEXT, INT8, INT4, BOOL, BOOL];
+    SOURCE_RELEASE = "source_release" [TEXT];
+    SOURCE_FLUSH = "source_flush" [TEXT];
+    SOURCE_INSTANCES = "source_instances" [TEXT];
+    SOURCE_INGEST = "source_ingest" [TEXT, TEXT, INT8];
+    SOURCE_INBOX = "source_inbox" [TEXT_ARRAY, INT8_ARRAY, INT8];
+    SOURCE_TREND = "source_trend" [TEXT, TEXT, TEXT, INT2, INT8_ARRAY, INT8_ARRAY];
+    SOURCE_DASHBOARD = "source_dashboard" [TEXT_ARRAY];
+    SOURCE_LOGS = "source_logs" [TEXT, TEXT, INT8, INT8];
+    SOURCE_SWEEP = "source_sweep" [INT4];
     IDEMPOTENCY_EXPIRE = "idempotency_expire" [INT8];
 }

@@ -7,19 +7,17 @@
 //! lead past the list of hosts.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::hosts::{Hosts, Secret};
 use super::{Executor, Outcome, Try};
+use crate::hosts::{Hosts, Resolver, Secret};
 
 const ITEM: &str = "{item}";
 const DATA: &str = "{data}";
@@ -71,7 +69,7 @@ impl HttpClient {
             // A proxy of the environment would resolve names by itself.
             .no_proxy()
             .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-            .dns_resolver(std::sync::Arc::new(Resolver { hosts: hosts.clone() }))
+            .dns_resolver(std::sync::Arc::new(Resolver(hosts.clone())))
             .build()
             .map_err(|error| format!("no HTTP client could be made: {error}"));
         HttpClient { client, hosts, secrets }
@@ -221,32 +219,14 @@ fn replaced(body: &Value, one: Try<'_>) -> Value {
     }
 }
 
-/// Resolves names to addresses that may be reached, and hands out no others.
-struct Resolver {
-    hosts: Hosts,
-}
-
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
-        let hosts = self.hosts.clone();
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let may: Vec<SocketAddr> = found.filter(|found| hosts.reaches(found.ip())).collect();
-            if may.is_empty() {
-                return Err("the host leads to no address that may be reached; see the setting task_http_hosts".into());
-            }
-            let addresses: Addrs = Box::new(may.into_iter());
-            Ok(addresses)
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn client() -> HttpClient {
-        let hosts = Hosts::parse(&["nodes.test".to_owned(), "other.test".to_owned()]).unwrap();
+        let hosts =
+            Hosts::parse("task_http_hosts", &["nodes.test".to_owned(), "other.test".to_owned()])
+                .unwrap();
         HttpClient::new(hosts, vec![Secret::parse("token@nodes.test=s3cr3t").unwrap()])
     }
 

@@ -62,7 +62,9 @@ async fn a_task_is_paused_on_one_replica_and_resumed_on_another() {
     .await;
     let waiting = items(&other.url, &id, "unfinished").await;
     assert_eq!(waiting.len() as u64, 100 - current, "nothing is lost and nothing goes on");
-    assert_eq!(wish(&fleet[0].url, &id, "resume").await["status"], "pending");
+    // Whoever has hands free may have it before the answer is written.
+    let resumed = wish(&fleet[0].url, &id, "resume").await;
+    assert!(resumed["status"] == "pending" || resumed["status"] == "running", "{resumed}");
     let ended = watcher.finished("user:42", &id, 1).await;
     assert_eq!((&ended["status"], &ended["attempt"]), (&json!("completed"), &json!(1)));
     books_are_right(&client, &id).await;

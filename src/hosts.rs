@@ -1,13 +1,16 @@
-//! Which hosts tasks may reach: none that is not listed, and no address inside the network unless it
+//! Which hosts a replica may reach for its users: none that is not listed, and no address inside the network unless it
 //! is listed too, so that a name which somebody else controls leads nobody in.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::Url;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 /// The hosts that are listed, and the private addresses.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Hosts {
+    /// Where they are listed, for whoever is refused.
+    setting: &'static str,
     /// In lower case; without a port only the usual one of the scheme.
     names: Vec<(String, Option<u16>)>,
     nets: Vec<(IpAddr, u8)>,
@@ -45,8 +48,8 @@ impl Secret {
 
 impl Hosts {
     /// `host`, `host:port`, an address, or a net such as `10.0.0.0/8` whose addresses names may lead to.
-    pub fn parse(entries: &[String]) -> Result<Hosts, String> {
-        let mut hosts = Hosts::default();
+    pub fn parse(setting: &'static str, entries: &[String]) -> Result<Hosts, String> {
+        let mut hosts = Hosts { setting, ..Hosts::default() };
         for entry in entries {
             let refuse = || format!("{entry:?} is no host, host:port, address or net");
             if let Some((address, length)) = entry.split_once('/') {
@@ -80,7 +83,7 @@ impl Hosts {
         });
         if !listed {
             let shown = port.map_or(host.to_owned(), |port| format!("{host}:{port}"));
-            return Err(format!("url: the host {shown} is not in the setting task_http_hosts"));
+            return Err(format!("url: the host {shown} is not in the setting {}", self.setting));
         }
         match literal(host) {
             Some(address) if !self.reaches(address) => Err("url: a private address".to_owned()),
@@ -91,6 +94,28 @@ impl Hosts {
     /// Whether an address that a name led to may be connected to.
     pub fn reaches(&self, address: IpAddr) -> bool {
         !is_private(address) || self.nets.iter().any(|(net, length)| covers(*net, *length, address))
+    }
+}
+
+/// Resolves names to addresses that may be reached, and hands out no others.
+pub struct Resolver(pub Hosts);
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let hosts = self.0.clone();
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let may: Vec<SocketAddr> = found.filter(|found| hosts.reaches(found.ip())).collect();
+            if may.is_empty() {
+                let setting = hosts.setting;
+                let why = format!(
+                    "the host leads to no address that may be reached; see the setting {setting}"
+                );
+                return Err(why.into());
+            }
+            let addresses: Addrs = Box::new(may.into_iter());
+            Ok(addresses)
+        })
     }
 }
 
@@ -146,7 +171,8 @@ mod tests {
     use super::*;
 
     fn hosts(entries: &[&str]) -> Hosts {
-        Hosts::parse(&entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>()).unwrap()
+        Hosts::parse("hosts", &entries.iter().map(|entry| (*entry).to_owned()).collect::<Vec<_>>())
+            .unwrap()
     }
 
     #[test]
@@ -205,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_no_entry_is_refused() {
         for bad in ["", "a b", "10.0.0.0/33", "x/8", "a/b", "http://a", "u@a", "a?b"] {
-            assert!(Hosts::parse(&[bad.to_owned()]).is_err(), "{bad:?}");
+            assert!(Hosts::parse("hosts", &[bad.to_owned()]).is_err(), "{bad:?}");
         }
         for bad in ["", "a", "a=b", "a@=b", "@h=b", "a@h="] {
             assert!(Secret::parse(bad).is_none(), "{bad:?}");

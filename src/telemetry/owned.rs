@@ -1,0 +1,300 @@
+//! A source on the replica that reads it: its instances, and what of them is to be written or shown.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::buffer::{Buffer, Raw};
+use super::format::document;
+use crate::domain::telemetry::inventory::{Change, Ignored, Instance, Inventory};
+use crate::domain::telemetry::rollup::Level;
+use crate::domain::{Event, EventKind, SourceId, SourceStatus, Timestamp};
+use crate::store::source::{LogLine, Part, Said, SourceLease, instance_shown};
+
+/// How many lines of logs may wait to be written for one source.
+const LOGS_WAITING_MAX: usize = 2_000;
+
+/// How many lines of a source are kept of one day.
+pub const LOGS_PER_DAY: u32 = 10_000;
+
+/// How many lines wait to be shown to sessions; of more the newest are.
+const LINES_SHOWN_MAX: usize = 100;
+
+const STATUS_KIND: &str = "source.status";
+
+pub struct Owned {
+    pub lease: SourceLease,
+    pub inventory: Inventory,
+    number: i64,
+    /// Instances to be written, and whether one of them or the source itself at once.
+    dirty: HashSet<Arc<str>>,
+    urgent: bool,
+    /// Instances and lines to be shown.
+    live: HashSet<Arc<str>>,
+    lines: Vec<LogLine>,
+    shown: u64,
+    pub status: SourceStatus,
+    pub detail: Option<Arc<str>>,
+    status_changed: bool,
+    last_event_id: Option<Arc<str>>,
+    logs: Vec<LogLine>,
+    logged: (i64, u32),
+    /// What was pushed up to here is in memory.
+    pub inbox: i64,
+    inbox_changed: bool,
+    messages: Vec<Said>,
+    /// It is let go with the next flush.
+    pub release: bool,
+    /// Everything is written with the next flush, and then it is forgotten.
+    pub leaving: bool,
+}
+
+/// What became of an event.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taken {
+    pub urgent: bool,
+    pub ignored: Option<Ignored>,
+    pub thinned_minutes: u64,
+    /// A line of a log was shown, and is not kept.
+    pub line_dropped: bool,
+}
+
+impl Owned {
+    pub fn new(lease: SourceLease, instances: Vec<(Arc<str>, Instance)>) -> Owned {
+        Owned {
+            number: lease.flushed,
+            logged: lease.logged,
+            lease,
+            inventory: Inventory::new(instances),
+            dirty: HashSet::new(),
+            urgent: false,
+            live: HashSet::new(),
+            lines: Vec::new(),
+            shown: 0,
+            status: SourceStatus::Idle,
+            detail: None,
+            status_changed: false,
+            last_event_id: None,
+            logs: Vec::new(),
+            inbox: 0,
+            inbox_changed: false,
+            messages: Vec::new(),
+            release: false,
+            leaving: false,
+        }
+    }
+
+    pub fn id(&self) -> &SourceId {
+        &self.lease.id
+    }
+
+    pub fn apply(
+        &mut self,
+        event: &Event,
+        now: Timestamp,
+        room: usize,
+        buffer: &mut Buffer,
+    ) -> Taken {
+        let at = Inventory::moment(event, now);
+        let changed = match self.inventory.apply(event, now, room) {
+            Ok(changed) => changed,
+            Err(ignored) => {
+                return Taken { ignored: Some(ignored), ..Taken::default() };
+            }
+        };
+        let mut line_dropped = false;
+        if event.kind == EventKind::Log {
+            line_dropped = !self.log(event, at, buffer);
+        } else {
+            let happened = changed.iter().any(|(_, change)| change.created || change.deleted);
+            buffer.push(Raw {
+                source: self.lease.id.clone(),
+                instance: event.instance.clone(),
+                thins: event.kind == EventKind::Update && !happened,
+                at,
+                text: document(event, at).into(),
+            });
+        }
+        let thinned_minutes = changed.iter().map(|(_, change)| change.thinned).sum();
+        Taken { urgent: self.note(changed), ignored: None, thinned_minutes, line_dropped }
+    }
+
+    /// Ends a list that was told; whether there is something to be written at once.
+    pub fn reconcile(&mut self, now: Timestamp) -> bool {
+        let gone = self.inventory.reconcile(now);
+        self.note(gone)
+    }
+
+    fn note(&mut self, changed: Vec<(Arc<str>, Change)>) -> bool {
+        let before = self.urgent;
+        for (name, change) in changed {
+            if change.is_none() {
+                continue;
+            }
+            self.urgent |= change.facts;
+            let kind = match change {
+                Change { created: true, .. } => Some("instance.created"),
+                Change { deleted: true, .. } => Some("instance.deleted"),
+                _ => None,
+            };
+            if let Some(kind) = kind
+                && let Some(instance) = self.inventory.instances.get(&name)
+            {
+                let mut shown = instance_shown(&name, instance);
+                shown.insert("source".to_owned(), self.lease.id.as_str().into());
+                let data = Value::Object(shown).to_string().into();
+                self.messages.push(Said { kind, key: Some(name.clone()), data });
+            }
+            self.dirty.insert(name.clone());
+            self.live.insert(name);
+        }
+        self.urgent && !before
+    }
+
+    /// Whether the line will be kept.
+    fn log(&mut self, event: &Event, at: Timestamp, buffer: &mut Buffer) -> bool {
+        let Some(text) = event.text.clone() else { return true };
+        let day = at.0.div_euclid(Level::Day.length_ms());
+        if day > self.logged.0 {
+            self.logged = (day, 0);
+        }
+        let line = LogLine { instance: event.instance.clone(), at, text };
+        if self.lines.len() < LINES_SHOWN_MAX {
+            self.lines.push(line.clone());
+        }
+        let many = self.logged.1 >= LOGS_PER_DAY || self.logs.len() >= LOGS_WAITING_MAX;
+        if many || !buffer.takes_line(line.text.len()) {
+            return false;
+        }
+        self.logged.1 += 1;
+        self.logs.push(line);
+        true
+    }
+
+    /// Whether there is something to be written at once.
+    pub fn stand(&mut self, status: SourceStatus, detail: Option<String>) -> bool {
+        let detail: Option<Arc<str>> = detail.map(Arc::from);
+        if self.status == status && self.detail == detail {
+            return false;
+        }
+        // Sessions are told of a turn, not of each reason why it still does not work.
+        if self.status != status {
+            let data = json!({
+                "source": self.lease.id.as_str(), "status": status.as_str(), "detail": detail.as_deref(),
+            });
+            // While nothing can be written a source may turn often; what counts is how it stands then.
+            self.messages.retain(|said| said.kind != STATUS_KIND);
+            let data = data.to_string().into();
+            self.messages.push(Said { kind: STATUS_KIND, key: None, data });
+            self.urgent = true;
+        }
+        (self.status, self.detail, self.status_changed) = (status, detail, true);
+        self.urgent
+    }
+
+    pub fn note_place(&mut self, last_event_id: Option<Arc<str>>) {
+        if last_event_id.is_some() {
+            self.last_event_id = last_event_id;
+        }
+    }
+
+    pub fn note_inbox(&mut self, number: i64) {
+        self.inbox = number;
+        self.inbox_changed = true;
+    }
+
+    /// What is to be written now. `minutes` says which of them are over; `urgent` takes only what is.
+    pub fn part(&mut self, minutes: Minutes, only_urgent: bool) -> Option<Part> {
+        if only_urgent && !self.urgent && !self.release && !self.leaving {
+            return None;
+        }
+        let mut part = Part::new(self.lease.id.clone(), self.lease.term, self.number + 1);
+        let over = match minutes {
+            _ if self.leaving || self.release => Some(None),
+            Minutes::Stay => None,
+            Minutes::Over(now) => Some(Some(now)),
+            Minutes::All => Some(None),
+        };
+        if let Some(over) = over {
+            for (name, instance) in &mut self.inventory.instances {
+                for (at, bucket) in instance.pending.drain(over) {
+                    part.rollups.push((name.clone(), at, bucket));
+                    self.dirty.insert(name.clone());
+                }
+            }
+        }
+        for name in self.dirty.drain() {
+            if let Some(instance) = self.inventory.instances.get(&name) {
+                part.instances.push((name, instance.clone()));
+            }
+        }
+        if std::mem::take(&mut self.status_changed) {
+            part.status = Some((self.status, self.detail.clone()));
+        }
+        if !self.logs.is_empty() {
+            part.logs = std::mem::take(&mut self.logs);
+            part.logged = Some(self.logged);
+        }
+        if std::mem::take(&mut self.inbox_changed) {
+            part.inbox = Some(self.inbox);
+        }
+        part.messages = std::mem::take(&mut self.messages);
+        part.last_event_id = self.last_event_id.take();
+        part.release = self.release;
+        self.urgent = false;
+        (!part.is_empty()).then(|| {
+            self.number += 1;
+            part
+        })
+    }
+
+    /// The part that raw events go with, if there is no other one.
+    pub fn bare_part(&mut self) -> Part {
+        self.number += 1;
+        Part::new(self.lease.id.clone(), self.lease.term, self.number)
+    }
+
+    /// What is to be shown: instances with what they show, and lines.
+    pub fn shown(&mut self) -> (Vec<(Arc<str>, String)>, Vec<String>) {
+        let mut states = Vec::new();
+        for name in std::mem::take(&mut self.live) {
+            let Some(instance) = self.inventory.instances.get(&name) else { continue };
+            self.shown += 1;
+            let mut shown = instance_shown(&name, instance);
+            shown.insert("source".to_owned(), self.lease.id.as_str().into());
+            shown.insert("version".to_owned(), json!([self.lease.term, self.shown]));
+            states.push((name, Value::Object(shown).to_string()));
+        }
+        let line = |line: LogLine| line_shown(&self.lease.id, &line).to_string();
+        (states, std::mem::take(&mut self.lines).into_iter().map(line).collect())
+    }
+
+    /// How many lines of logs wait to be written, and the bytes of their text.
+    pub fn lines(&self) -> (usize, usize) {
+        lines_size(&self.logs)
+    }
+
+    pub fn has_to_show(&self) -> bool {
+        !self.live.is_empty() || !self.lines.is_empty()
+    }
+}
+
+pub fn lines_size(lines: &[LogLine]) -> (usize, usize) {
+    (lines.len(), lines.iter().map(|line| line.text.len()).sum())
+}
+
+pub fn line_shown(id: &SourceId, line: &LogLine) -> Value {
+    json!({
+        "source": id.as_str(), "instance": line.instance.as_deref(),
+        "at": crate::store::task::time_text(line.at), "text": &*line.text,
+    })
+}
+
+/// Which minutes are written to the roll-ups.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Minutes {
+    Stay,
+    Over(Timestamp),
+    All,
+}
