@@ -73,10 +73,7 @@ pub async fn each_level_of_roll_ups_has_its_time(subject: Subject) {
     assert_eq!(swept, Swept { minutes: 5, hours: 3, days: 1, ..Swept::default() });
     let after =
         [samples(Level::Minute).await, samples(Level::Hour).await, samples(Level::Day).await];
-    assert_eq!(
-        [1, 3, 5].map(|more| more as u64),
-        [0, 1, 2].map(|at: usize| after[at] - before[at])
-    );
+    assert_eq!([1_u64, 3, 5], [0, 1, 2].map(|at: usize| after[at] - before[at]));
 }
 
 pub async fn lines_and_deleted_instances_stay_seven_days(subject: Subject) {

@@ -159,3 +159,31 @@ async fn a_connection_that_breaks_while_sources_are_written_one_by_one_loses_not
         until_kept(&client, "bad", "i", growth).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_whose_instances_cannot_be_read_keeps_no_other_from_being_read() {
+    let station = Station::start().await;
+    let (url, settings) = (harness::database_url().await, settings(&station));
+    let client = harness::connect(&url).await;
+    let mut replica = Replica::start("broken", &url, &borrowed(&settings)).await;
+    // In the order in which they are begun.
+    for name in ["a", "b"] {
+        station.count(name, "i", 100);
+        source(&replica, &station, name).await;
+        until_kept(&client, name, "i", 0).await;
+    }
+    assert_eq!(replica.leave().await, Some(0));
+    let spoil =
+        "update tidings.instance i set state = jsonb_set(i.state, '{gauges,ping_ms}', 'null')
+        from tidings.source s where s.number = i.source and s.id = 'a'";
+    client.batch_execute(spoil).await.unwrap();
+    replica.start_again().await;
+    station.count("b", "i", 7);
+    until_kept(&client, "b", "i", 7).await;
+    let said = replica.said("a source cannot go on from what is kept of it").await;
+    assert!(said.contains("the state of an instance"), "{said}");
+    assert_eq!(station.listeners("a"), 0);
+    client.batch_execute(&spoil.replace("'null'", "'1.5'")).await.unwrap();
+    station.count("a", "i", 9);
+    until_kept(&client, "a", "i", 9).await;
+}
