@@ -176,3 +176,19 @@ pub async fn a_reader_that_leaves_is_not_waited_for(subject: Subject) {
     assert_eq!(two.leases[0].id, id);
     subject.readers.release("nobody").await.unwrap();
 }
+
+#[tokio::test]
+async fn a_source_that_somebody_writes_to_is_passed_over_and_not_waited_for() {
+    let subject = postgres().await;
+    let Hand::Database(client) = &subject.hand else { unreachable!() };
+    for name in ["a", "b", "c"] {
+        subject.create(name, &rules()).await;
+    }
+    client
+        .batch_execute("begin; select from tidings.source where id = 'b' for update")
+        .await
+        .unwrap();
+    assert_eq!(subject.held("one 1").await, ["a", "c"]);
+    client.batch_execute("commit").await.unwrap();
+    assert_eq!(subject.held("one 1").await, ["a", "b", "c"]);
+}
