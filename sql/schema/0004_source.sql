@@ -263,6 +263,7 @@ declare
     part jsonb;
     own tidings.source;
     told jsonb;
+    data_bytes_max integer := (select l.data_bytes_max from tidings.log l);
 begin
     for part in select p.value from jsonb_array_elements(batch) p order by p.value ->> 'id' loop
         id := part ->> 'id';
@@ -323,8 +324,11 @@ begin
             delete from tidings.source_inbox b where b.source = own.number and b.number <= (part ->> 'inbox')::bigint;
         end if;
         for told in select m.value from jsonb_array_elements(part -> 'messages') m loop
+            -- An instance with more facts than a message may weigh must not keep its source from being written.
             perform tidings.publish(
-                topic => 'source:' || id, data => (told ->> 'data')::json, kind => told ->> 'kind', key => told ->> 'key');
+                topic => 'source:' || id, kind => told ->> 'kind', key => told ->> 'key',
+                data => case when octet_length(told ->> 'data') <= data_bytes_max then (told ->> 'data')::json
+                    else json_build_object('source', id, 'instance', told ->> 'key', 'truncated', true) end);
         end loop;
     end loop;
 end

@@ -219,6 +219,24 @@ async fn a_part_is_written_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn a_message_that_is_too_large_is_said_short_and_its_part_is_written() {
+    let subject = postgres().await;
+    let (id, term) = subject.owned("a").await;
+    let now = subject.now().await;
+    let data = format!(r#"{{"static":"{}"}}"#, "x".repeat(262_144));
+    let large = Said { data: data.into(), ..said("instance.deleted", Some("i")) };
+    let part = Part { messages: vec![large], ..part(&id, term, 1, now) };
+    assert_eq!(subject.flush(&part).await, Flushed::Done);
+    assert_eq!(subject.lines(&id).await.len(), 2);
+    subject.upkeep.outbox_relay().await.unwrap().unwrap();
+    let page = Page { messages_max: 10, bytes_max: 1 << 20 };
+    let found = subject.log.range(Seq::ZERO, Seq::from_db(1), page).await.unwrap();
+    let data: serde_json::Value = serde_json::from_str(&found.messages[0].data).unwrap();
+    assert_eq!(data, serde_json::json!({"source": "a", "instance": "i", "truncated": true}));
+    assert_eq!(found.messages[0].kind.as_deref(), Some("instance.deleted"));
+}
+
+#[tokio::test]
 async fn readers_that_tell_of_the_same_sources_at_once_do_not_stop_each_other() {
     let subject = postgres().await;
     let mut terms = BTreeMap::new();
