@@ -14,6 +14,7 @@ begin
 
     grant select, insert, update, delete on all tables in schema tidings to tidings_service;
     revoke insert, update, delete on tidings.migration from tidings_service;
+    grant usage on all sequences in schema tidings to tidings_service;
     grant execute on all functions in schema tidings to tidings_service;
     -- Partitions come and go while replicas run. Only what does that has the rights of the owner.
     foreach made in array array['partition_make(bigint)', 'partition_drop(bigint)'] loop

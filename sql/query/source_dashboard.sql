@@ -9,7 +9,7 @@ select json_build_object(
     'sources', (select coalesce(json_object_agg(g.status, g.n), '{}') from (select o.status, count(*) as n from own o group by 1) g),
     'instances', (select coalesce(json_object_agg(g.status, g.n), '{}')
         from (select i.status, count(*) as n from own o join tidings.instance i on i.source = o.number group by 1) g),
-    'counters', (select coalesce(json_object_agg(g.key, json_build_object('total', g.total, 'last_hour', g.hour)), '{}') from (
+    'counters', (select coalesce(json_object_agg(g.key, json_build_object('total', g.total::text, 'last_hour', g.hour::text)), '{}') from (
         select t.key, t.total, coalesce(h.hour, 0) as hour
         from (select c.key, sum(c.total) as total from counted c group by 1) t
         left join (

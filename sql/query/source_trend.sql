@@ -17,7 +17,9 @@ found as (
 select w.place,
     sum((f.growth ->> 0)::numeric)::text, min((f.growth ->> 1)::numeric)::text, max((f.growth ->> 2)::numeric)::text,
     sum((f.growth ->> 3)::numeric)::bigint,
-    sum((f.course ->> 0)::float8), min((f.course ->> 1)::float8), max((f.course ->> 2)::float8),
+    -- Beyond all measure it stays at the most that there is.
+    least(greatest(sum((f.course ->> 0)::numeric), -1.7976931348623157e308), 1.7976931348623157e308)::float8,
+    min((f.course ->> 1)::float8), max((f.course ->> 2)::float8),
     sum((f.course ->> 3)::numeric)::bigint
 from wanted w join found f on f.at >= w.first and f.at < w.next
 group by w.place

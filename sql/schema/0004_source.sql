@@ -36,7 +36,7 @@ comment on column tidings.source.revision is 'Counts changes by users.';
 comment on column tidings.source.status is 'How it stands.';
 comment on column tidings.source.detail is 'Why it stands so.';
 comment on column tidings.source.holder is 'Which reader has it.';
-comment on column tidings.source.term is 'Counts its readers; one with an older term writes nothing.';
+comment on column tidings.source.term is 'Which of all readers there were has it; one with another term writes nothing.';
 comment on column tidings.source.flushed is 'The number of the last flush of this term.';
 comment on column tidings.source.last_event_id is 'From where its stream goes on.';
 comment on column tidings.source.log_day is 'The day, in universal time, that log_count is about.';
@@ -160,14 +160,62 @@ $$;
 create aggregate tidings.rollup_sum(jsonb) (
     sfunc = tidings.rollup_merge, stype = jsonb, initcond = '{}', combinefunc = tidings.rollup_merge, parallel = safe);
 
--- Renews the lease of a reader, and gives it its share of the sources.
+-- A new source, if the name is free and there is room. One after the other, so that what is counted is what there is.
+create function tidings.source_create(
+    id text, format text, url text, sealed text, headers text[], enabled boolean, most bigint)
+returns table (made boolean, known boolean)
+language plpgsql as $$
+#variable_conflict use_variable
+begin
+    perform pg_advisory_xact_lock(hashtextextended('tidings.source_create', 0));
+    known := exists (select from tidings.source s where s.id = id);
+    made := not known and (select count(*) from tidings.source) < most;
+    if made then
+        insert into tidings.source (id, format, url, sealed, headers, enabled, status)
+        values (id, format, url, sealed, headers, enabled, case when enabled then 'idle' else 'disabled' end);
+    end if;
+    return next;
+end
+$$;
+comment on function tidings.source_create(text, text, text, text, text[], boolean, bigint) is 'A new source, if the name is free and there is room.';
+
+-- Takes what was pushed, if the source is one that pushes and its reader keeps up.
+-- One after the other, so that numbers are committed in their order and the reader passes none over; what waits
+-- is counted when the lock is held, by a statement of its own, which sees what others pushed meanwhile.
+create function tidings.source_ingest(id text, events text, most bigint)
+returns table (pushes boolean, enabled boolean, kept boolean)
+language plpgsql as $$
+#variable_conflict use_variable
+declare
+    own bigint;
+begin
+    select s.number, s.url is null, s.enabled into own, pushes, enabled
+        from tidings.source s where s.id = id for no key update;
+    if not found then
+        return;
+    end if;
+    kept := pushes and enabled and (select count(*) from tidings.source_inbox b where b.source = own) < most;
+    if kept then
+        insert into tidings.source_inbox (source, events) values (own, events);
+    end if;
+    return next;
+end
+$$;
+comment on function tidings.source_ingest(text, text, bigint) is 'Takes what was pushed, if the source is one that pushes and its reader keeps up.';
+
+-- Terms are never given twice, not even to a source that was deleted and made again under its name: what the
+-- reader of the old one still has in hand is not the new one's.
+create sequence tidings.source_term owned by tidings.source.term;
+
+-- Renews the lease of a reader, and gives it its share of the sources. One reader after the other: of two at once the
+-- second could see a source without its new holder's lease, and take it over.
 create function tidings.source_claim(
     holder text, lease_ms bigint, room integer, takes boolean, holds boolean)
 returns table (total integer, share integer, sources text)
 language plpgsql as $$
 #variable_conflict use_variable
 declare
-    now timestamptz := clock_timestamp();
+    now timestamptz;
     readers integer;
     held integer;
 begin
@@ -178,6 +226,8 @@ begin
         return next;
         return;
     end if;
+    perform pg_advisory_xact_lock(hashtextextended('tidings.source_claim', 0));
+    now := clock_timestamp();
     insert into tidings.source_reader as r (holder, due_at) values (holder, now + lease_ms * interval '1 millisecond')
         on conflict on constraint source_reader_pkey do update set due_at = excluded.due_at;
     select count(*) into readers from tidings.source_reader r where r.due_at > now;
@@ -190,7 +240,7 @@ begin
               and (s.holder is null
                    or not exists (select from tidings.source_reader r where r.holder = s.holder and r.due_at > now))
             order by s.number limit share - held for update skip locked)
-        update tidings.source s set holder = holder, term = s.term + 1, flushed = 0
+        update tidings.source s set holder = holder, term = nextval('tidings.source_term'), flushed = 0
         from free where s.number = free.number;
         delete from tidings.source_reader r where r.due_at < now - interval '10 minutes';
     end if;
@@ -213,6 +263,7 @@ declare
     part jsonb;
     own tidings.source;
     told jsonb;
+    data_bytes_max integer := (select l.data_bytes_max from tidings.log l);
 begin
     for part in select p.value from jsonb_array_elements(batch) p order by p.value ->> 'id' loop
         id := part ->> 'id';
@@ -273,18 +324,23 @@ begin
             delete from tidings.source_inbox b where b.source = own.number and b.number <= (part ->> 'inbox')::bigint;
         end if;
         for told in select m.value from jsonb_array_elements(part -> 'messages') m loop
+            -- An instance with more facts than a message may weigh must not keep its source from being written.
             perform tidings.publish(
-                topic => 'source:' || id, data => (told ->> 'data')::json, kind => told ->> 'kind', key => told ->> 'key');
+                topic => 'source:' || id, kind => told ->> 'kind', key => told ->> 'key',
+                data => case when octet_length(told ->> 'data') <= data_bytes_max then (told ->> 'data')::json
+                    else json_build_object('source', id, 'instance', told ->> 'key', 'truncated', true) end);
         end loop;
     end loop;
 end
 $$;
 comment on function tidings.source_flush(jsonb) is 'Writes what a reader has gathered of its sources, each part whole or not at all.';
 
--- Removes what is too old, rows_max of each kind at most.
+-- Removes what is too old, rows_max of each kind at most. Rows are found by the index on their time and removed by their
+-- place, whatever the planner thinks that it knows: where it expects many that are old, it would look for the first of
+-- them in the table, and where there are none it would read all of it.
 create function tidings.source_sweep(rows_max integer)
 returns table (events bigint, minutes bigint, hours bigint, days bigint, logs bigint, instances bigint, orphans bigint)
-language plpgsql as $$
+language plpgsql set enable_seqscan = off set enable_bitmapscan = off as $$
 #variable_conflict use_variable
 declare
     now timestamptz := clock_timestamp();
@@ -293,27 +349,29 @@ declare
     gone bigint;
     left_over bigint;
 begin
-    delete from tidings.source_events e where e.number in (
-        select o.number from tidings.source_events o where o.last_at < now - interval '7 days' limit rows_max for update skip locked);
+    delete from tidings.source_events e where e.ctid = any (array(
+        select o.ctid from tidings.source_events o
+        where o.last_at < now - interval '7 days' order by o.last_at limit rows_max for update skip locked));
     get diagnostics events = row_count;
-    delete from tidings.rollup r using (
-        select o.ctid from tidings.rollup o where o.level = 0 and o.at < now - interval '7 days' limit rows_max for update skip locked) old
-        where r.ctid = old.ctid;
+    delete from tidings.rollup r where r.ctid = any (array(
+        select o.ctid from tidings.rollup o
+        where o.level = 0 and o.at < now - interval '7 days' order by o.level, o.at limit rows_max for update skip locked));
     get diagnostics minutes = row_count;
-    delete from tidings.rollup r using (
-        select o.ctid from tidings.rollup o where o.level = 1 and o.at < now - interval '30 days' limit rows_max for update skip locked) old
-        where r.ctid = old.ctid;
+    delete from tidings.rollup r where r.ctid = any (array(
+        select o.ctid from tidings.rollup o
+        where o.level = 1 and o.at < now - interval '30 days' order by o.level, o.at limit rows_max for update skip locked));
     get diagnostics hours = row_count;
-    delete from tidings.rollup r using (
-        select o.ctid from tidings.rollup o where o.level = 2 and o.at < now - interval '400 days' limit rows_max for update skip locked) old
-        where r.ctid = old.ctid;
+    delete from tidings.rollup r where r.ctid = any (array(
+        select o.ctid from tidings.rollup o
+        where o.level = 2 and o.at < now - interval '400 days' order by o.level, o.at limit rows_max for update skip locked));
     get diagnostics days = row_count;
-    delete from tidings.source_log g where g.number in (
-        select o.number from tidings.source_log o where o.at < now - interval '7 days' limit rows_max for update skip locked);
+    delete from tidings.source_log g where g.ctid = any (array(
+        select o.ctid from tidings.source_log o
+        where o.at < now - interval '7 days' order by o.at limit rows_max for update skip locked));
     get diagnostics logs = row_count;
-    delete from tidings.instance i using (
-        select o.ctid from tidings.instance o where o.status = 'deleted' and o.at < now - interval '7 days' limit rows_max for update skip locked) old
-        where i.ctid = old.ctid;
+    delete from tidings.instance i where i.ctid = any (array(
+        select o.ctid from tidings.instance o
+        where o.status = 'deleted' and o.at < now - interval '7 days' order by o.at limit rows_max for update skip locked));
     get diagnostics instances = row_count;
     -- What sources that were deleted have left behind.
     orphans := 0;
@@ -321,7 +379,7 @@ begin
         left_over := 0;
         foreach kept in array array['instance', 'rollup', 'source_events', 'source_log'] loop
             execute format(
-                'delete from tidings.%1$I d using (select o.ctid from tidings.%1$I o where o.source = $1 limit $2) old where d.ctid = old.ctid', kept)
+                'delete from tidings.%1$I d where d.ctid = any (array(select o.ctid from tidings.%1$I o where o.source = $1 limit $2))', kept)
                 using source, rows_max;
             get diagnostics gone = row_count;
             left_over := left_over + gone;

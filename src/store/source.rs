@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 pub use self::document::{
-    bucket_value, facts_value, gauges_value, instance_parts, instance_read, instance_shown,
+    bucket_value, facts_value, gauges_value, instance_parts, instance_read, instance_shown, whole,
 };
 use super::StoreError;
 use crate::domain::telemetry::inventory::Instance;

@@ -14,7 +14,6 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
-use super::books::Books;
 use super::format::Format;
 use super::owned::Owned;
 use super::reader::read;
@@ -190,7 +189,13 @@ impl Keeper {
             if known && shared.books.lock().own(&lease.id).is_some() {
                 continue;
             }
-            self.begin(lease.clone()).await?;
+            match self.begin(lease.clone()).await {
+                // What is kept of one cannot be read: the others are read all the same.
+                Err(StoreError::Refused(reason)) => {
+                    tracing::error!(source = %lease.id, reason, "a source cannot go on from what is kept of it");
+                }
+                begun => begun?,
+            }
         }
         let metrics = &shared.metrics.telemetry;
         metrics.sources.set(i64::try_from(self.readers.len()).unwrap_or(i64::MAX));
@@ -273,12 +278,19 @@ impl Keeper {
             return;
         }
         loop {
+            // Of one that was given up meanwhile nothing is taken: it would be found again and again.
             let after: Vec<(SourceId, i64)> = {
                 let mut books = self.shared.books.lock();
-                let seen =
-                    |id: &SourceId, books: &mut Books| books.own(id).map_or(0, |own| own.inbox);
-                pushing.iter().map(|(id, _)| (id.clone(), seen(id, &mut books))).collect()
+                let seen = |(id, term): &(SourceId, i64)| {
+                    let own =
+                        books.own(id).filter(|own| own.lease.term == *term && !own.leaving)?;
+                    Some((id.clone(), own.inbox))
+                };
+                pushing.iter().filter_map(seen).collect()
             };
+            if after.is_empty() {
+                return;
+            }
             let found = match self.shared.readers.inbox(&after, PUSHED_MAX).await {
                 Ok(found) => found,
                 Err(error) => {

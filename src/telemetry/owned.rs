@@ -298,3 +298,125 @@ pub enum Minutes {
     Over(Timestamp),
     All,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Noon of a day.
+    const NOON: Timestamp = Timestamp(1_795_262_400_000);
+    const DAY_MS: i64 = Level::Day.length_ms();
+
+    fn lease(logged: (i64, u32)) -> SourceLease {
+        SourceLease {
+            id: SourceId::parse("a").unwrap(),
+            term: 1,
+            flushed: 0,
+            revision: 1,
+            format: "generic".into(),
+            url: None,
+            sealed: None,
+            last_event_id: None,
+            logged,
+        }
+    }
+
+    /// Room for many lines, unless a test wants less.
+    fn buffer() -> Buffer {
+        Buffer::new(1_000_000, 1 << 30)
+    }
+
+    fn line(bytes: usize) -> Event {
+        let text = Some("x".repeat(bytes).into());
+        Event { text, ..Event::new(EventKind::Log, Some("i".into())) }
+    }
+
+    /// Tells so many lines, flushing when it is time to, and returns how many were written and dropped.
+    fn tell(
+        own: &mut Owned,
+        buffer: &mut Buffer,
+        lines: usize,
+        now: Timestamp,
+    ) -> (usize, usize, Option<(i64, u32)>) {
+        let (mut written, mut dropped, mut logged) = (0, 0, None);
+        for number in 1..=lines {
+            let taken = own.apply(&line(10), now, 10, buffer);
+            assert_eq!(taken.ignored, None);
+            dropped += usize::from(taken.line_dropped);
+            if number % 1_000 == 0 || number == lines {
+                let Some(part) = own.part(Minutes::Stay, false) else { continue };
+                written += part.logs.len();
+                logged = part.logged.or(logged);
+                let (lines, bytes) = lines_size(&part.logs);
+                buffer.lines_leave(lines, bytes, true);
+                buffer.landed();
+            }
+        }
+        (written, dropped, logged)
+    }
+
+    #[test]
+    fn of_one_day_so_many_lines_are_kept_whoever_reads_and_the_next_day_again() {
+        let most = usize::try_from(LOGS_PER_DAY).unwrap();
+        let today = NOON.0 / DAY_MS;
+        let (mut own, mut buffer) = (Owned::new(lease((0, 0)), Vec::new()), buffer());
+        let (written, dropped, logged) = tell(&mut own, &mut buffer, most - 100, NOON);
+        assert_eq!((written, dropped, logged), (most - 100, 0, Some((today, LOGS_PER_DAY - 100))));
+        // Another replica takes the source over, and knows how many there were.
+        let mut own = Owned::new(lease(logged.unwrap()), Vec::new());
+        let (written, dropped, logged) = tell(&mut own, &mut buffer, 1_000, NOON);
+        assert_eq!((written, dropped, logged), (100, 900, Some((today, LOGS_PER_DAY))));
+        let mut own = Owned::new(lease(logged.unwrap()), Vec::new());
+        assert_eq!(tell(&mut own, &mut buffer, 500, NOON), (0, 500, None));
+        // A line that is late by less than an hour is one of yesterday, and makes no room today.
+        let midnight = Timestamp((today + 1) * DAY_MS);
+        let (written, dropped, logged) = tell(&mut own, &mut buffer, most + 1, midnight);
+        assert_eq!((written, dropped, logged), (most, 1, Some((today + 1, LOGS_PER_DAY))));
+        let late = Event { at: Some(Timestamp(midnight.0 - 1)), ..line(10) };
+        assert!(own.apply(&late, midnight, 10, &mut buffer).line_dropped);
+        assert!(own.apply(&line(10), midnight, 10, &mut buffer).line_dropped);
+        assert_eq!(own.lines(), (0, 0));
+    }
+
+    #[test]
+    fn lines_that_wait_are_bounded_and_one_that_is_dropped_does_not_count() {
+        let (mut own, mut buffer) = (Owned::new(lease((0, 0)), Vec::new()), buffer());
+        for number in 0..LOGS_WAITING_MAX + 50 {
+            let dropped = own.apply(&line(1), NOON, 10, &mut buffer).line_dropped;
+            assert_eq!(dropped, number >= LOGS_WAITING_MAX, "{number}");
+        }
+        let part = own.part(Minutes::Stay, false).unwrap();
+        assert_eq!(part.logs.len(), LOGS_WAITING_MAX);
+        assert_eq!(part.logged.unwrap().1 as usize, LOGS_WAITING_MAX);
+        // Sessions are shown some of them all the same.
+        assert_eq!(own.shown().1.len(), LINES_SHOWN_MAX);
+    }
+
+    #[test]
+    fn lines_have_a_quarter_of_all_bytes_until_they_are_written() {
+        const BYTES: usize = 400_000;
+        let mut buffer = Buffer::new(1_000_000, BYTES);
+        let (mut own, mut other) =
+            (Owned::new(lease((0, 0)), Vec::new()), Owned::new(lease((0, 0)), Vec::new()));
+        let tell = |own: &mut Owned, buffer: &mut Buffer| {
+            (0..100).filter(|_| !own.apply(&line(1_000), NOON, 10, buffer).line_dropped).count()
+        };
+        // Each weighs a little more than its text.
+        let fit = tell(&mut own, &mut buffer);
+        assert!((80..100).contains(&fit), "{fit}");
+        assert!(buffer.size().1 <= BYTES / 4 && buffer.size().1 + 1_200 > BYTES / 4);
+        assert_eq!(tell(&mut other, &mut buffer), 0, "all sources share the room");
+        let part = own.part(Minutes::Stay, false).unwrap();
+        let (lines, bytes) = lines_size(&part.logs);
+        assert_eq!((lines, part.logged.unwrap().1 as usize), (fit, fit));
+        buffer.lines_leave(lines, bytes, true);
+        assert!(buffer.size().1 > 80_000, "what is on its way still counts");
+        buffer.landed();
+        assert_eq!(buffer.size(), (0, 0));
+        assert_eq!(tell(&mut other, &mut buffer), fit);
+        // Those of a source that was lost are nobody's.
+        let (lines, bytes) = other.lines();
+        buffer.lines_leave(lines, bytes, false);
+        assert_eq!(buffer.size(), (0, 0));
+    }
+}

@@ -45,6 +45,7 @@ mod schema;
 mod settings;
 mod signals;
 mod slow;
+mod source_contract;
 mod task_contract;
 mod tasks;
 mod telemetry;

@@ -2,6 +2,7 @@
 
 mod fleet;
 pub mod reading;
+mod refusing;
 mod showing;
 pub mod station;
 

@@ -271,7 +271,8 @@ impl Instance {
             return change;
         }
         for (name, fact) in &event.facts {
-            if self.facts.get(name) != Some(fact) && self.facts.len() < METRICS_MAX {
+            let has_room = self.facts.contains_key(name) || self.facts.len() < METRICS_MAX;
+            if self.facts.get(name) != Some(fact) && has_room {
                 self.facts.insert(name.clone(), fact.clone());
                 change.facts = true;
             }
@@ -376,6 +377,21 @@ mod tests {
         let one = &inventory.instances["a"];
         assert_eq!((one.status, one.counters["rx"].total), (InstanceStatus::Up, 5));
         assert_eq!(inventory.present(), 1);
+    }
+
+    #[test]
+    fn an_instance_has_so_many_facts_and_each_may_change() {
+        let mut inventory = Inventory::default();
+        let fact = |number: usize, value: &str| Event {
+            facts: [(number.to_string().into(), value.into())].into(),
+            ..event(EventKind::Create, "a", 1)
+        };
+        for number in 0..METRICS_MAX + 3 {
+            apply(&mut inventory, &fact(number, "1"), 0).unwrap();
+        }
+        assert_eq!(inventory.instances["a"].facts.len(), METRICS_MAX);
+        assert!(apply(&mut inventory, &fact(0, "2"), 1).unwrap().facts);
+        assert_eq!(&*inventory.instances["a"].facts["0"], "2");
     }
 
     #[test]

@@ -88,8 +88,9 @@ impl Course {
         Course { sum: value, min: value, max: value, samples: 1 }
     }
 
+    /// Beyond all measure the sum stays at the most that there is: what is no number could not be kept.
     pub fn merge(&mut self, other: Course) {
-        self.sum += other.sum;
+        self.sum = (self.sum + other.sum).clamp(f64::MIN, f64::MAX);
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
         self.samples += other.samples;

@@ -18,7 +18,7 @@ use crate::store::StoreError;
 use crate::store::source::{
     Created, Dashboard, Flushed, INBOX_MAX, Ingested, LogFilter, LogLine, Part, Pushed,
     ReaderStore, SWEPT_MAX, Said, Source, SourceClaim, SourceClaimed, SourceLease, SourceRules,
-    SourceStore, Swept, TrendPoint, TrendQuery, bucket_value, instance_parts, instance_read,
+    SourceStore, Swept, TrendPoint, TrendQuery, bucket_value, instance_parts, instance_read, whole,
 };
 
 impl PostgresStore {
@@ -49,9 +49,7 @@ impl SourceStore for PostgresStore {
             self.source_stir(id, false).await;
             return Ok(Created::Done);
         }
-        // Made by another request at the same moment, it is not seen and yet in the way.
-        let known = get(&answer, 1)? || SourceStore::get(self, id).await?.is_some();
-        Ok(if known { Created::Known } else { Created::Full })
+        Ok(if get(&answer, 1)? { Created::Known } else { Created::Full })
     }
 
     async fn get(&self, id: &SourceId) -> Result<Option<Source>, StoreError> {
@@ -153,14 +151,17 @@ impl SourceStore for PostgresStore {
             let all = document[name].as_object().into_iter().flatten();
             all.filter_map(|(key, value)| Some((key.clone(), value.as_u64()?))).collect()
         };
-        let counters = document["counters"].as_object().into_iter().flatten();
+        let sum = |value: &Value| value.as_str()?.parse().ok().map(whole);
         let counter = |(name, value): (&String, &Value)| {
-            (name.clone(), (value["total"].clone(), value["last_hour"].clone()))
+            let sums = (sum(&value["total"])?, sum(&value["last_hour"])?);
+            Some((name.clone(), sums))
         };
+        let counters = document["counters"].as_object().into_iter().flatten().map(counter);
+        let counters: Option<BTreeMap<_, _>> = counters.collect();
         Ok(Dashboard {
             sources: counts("sources"),
             instances: counts("instances"),
-            counters: counters.map(counter).collect(),
+            counters: counters.ok_or_else(|| row::corrupt("the sum of a counter"))?,
         })
     }
 }

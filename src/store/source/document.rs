@@ -21,7 +21,7 @@ pub fn gauges_value(gauges: &BTreeMap<Arc<str>, f64>) -> Value {
 }
 
 /// A whole number of any size: what JSON readers take for a number, else its digits.
-fn whole(number: u128) -> Value {
+pub fn whole(number: u128) -> Value {
     u64::try_from(number).map_or_else(|_| number.to_string().into(), Value::from)
 }
 
