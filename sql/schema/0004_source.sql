@@ -182,7 +182,7 @@ comment on function tidings.source_create(text, text, text, text, text[], boolea
 -- Takes what was pushed, if the source is one that pushes and its reader keeps up.
 -- One after the other, so that numbers are committed in their order and the reader passes none over; what waits
 -- is counted when the lock is held, by a statement of its own, which sees what others pushed meanwhile.
-create function tidings.source_ingest(id text, events text, most bigint)
+create function tidings.source_ingest(id text, events text, most bigint, most_bytes bigint)
 returns table (pushes boolean, enabled boolean, kept boolean)
 language plpgsql as $$
 #variable_conflict use_variable
@@ -194,14 +194,16 @@ begin
     if not found then
         return;
     end if;
-    kept := pushes and enabled and (select count(*) from tidings.source_inbox b where b.source = own) < most;
+    kept := pushes and enabled and (
+        select count(*) < most and coalesce(sum(octet_length(b.events)), 0) < most_bytes
+        from tidings.source_inbox b where b.source = own);
     if kept then
         insert into tidings.source_inbox (source, events) values (own, events);
     end if;
     return next;
 end
 $$;
-comment on function tidings.source_ingest(text, text, bigint) is 'Takes what was pushed, if the source is one that pushes and its reader keeps up.';
+comment on function tidings.source_ingest(text, text, bigint, bigint) is 'Takes what was pushed, if the source is one that pushes and its reader keeps up.';
 
 -- Terms are never given twice, not even to a source that was deleted and made again under its name: what the
 -- reader of the old one still has in hand is not the new one's.

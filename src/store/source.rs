@@ -21,8 +21,13 @@ use crate::domain::telemetry::inventory::Instance;
 use crate::domain::telemetry::rollup::{Bucket, Course, Growth, Level};
 use crate::domain::{SourceId, SourceStatus, Timestamp};
 
-/// How many pushed batches may wait for the reader of one source.
+/// How many pushed batches may wait for the reader of one source, and what they may weigh before no more is taken.
 pub const INBOX_MAX: usize = 256;
+pub const INBOX_BYTES_MAX: usize = 32 << 20;
+
+/// How many batches are read at a time, and how many bytes of them before no more is added.
+pub const PUSHED_MAX: usize = 64;
+pub const PUSHED_BYTES_MAX: usize = 4 << 20;
 
 /// How many rows of a kind one sweep removes at most.
 pub const SWEPT_MAX: u32 = 5_000;
@@ -300,7 +305,8 @@ pub trait ReaderStore: Send + Sync {
     /// After `Unavailable` it may be told again: what was written is not written twice.
     async fn flush(&self, parts: &[Part]) -> Result<Vec<(SourceId, Flushed)>, StoreError>;
 
-    /// What was pushed to these sources after these numbers, in order.
+    /// What was pushed to these sources after these numbers, in order; with more than `PUSHED_BYTES_MAX`
+    /// there is more to be asked for.
     async fn inbox(
         &self,
         after: &[(SourceId, i64)],

@@ -19,7 +19,7 @@ use super::owned::Owned;
 use super::reader::read;
 use crate::domain::{SourceId, SourceStatus};
 use crate::store::StoreError;
-use crate::store::source::{Pushed, SourceClaim, SourceLease};
+use crate::store::source::{PUSHED_BYTES_MAX, PUSHED_MAX, Pushed, SourceClaim, SourceLease};
 use crate::supervise::Shutdown;
 
 /// How often it looks where there is nothing to read: a hint says when there is.
@@ -37,9 +37,6 @@ const LIST_TICK: Duration = Duration::from_millis(500);
 /// How often what is too old is swept up, and how often where there is nothing to read.
 const SWEEP_TICK: Duration = Duration::from_secs(60);
 const IDLE_SWEEP_TICK: Duration = Duration::from_secs(900);
-
-/// How many pushed batches one look takes.
-const PUSHED_MAX: usize = 64;
 
 pub struct Keeper {
     shared: Arc<Shared>,
@@ -298,7 +295,8 @@ impl Keeper {
                     return;
                 }
             };
-            let full = found.len() == PUSHED_MAX;
+            let bytes: usize = found.iter().map(|pushed| pushed.events.len()).sum();
+            let full = found.len() == PUSHED_MAX || bytes >= PUSHED_BYTES_MAX;
             for pushed in found {
                 let term =
                     pushing.iter().find(|(id, _)| *id == pushed.id).map_or(0, |(_, term)| *term);

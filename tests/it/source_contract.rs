@@ -114,6 +114,7 @@ suite! {
         what_is_pushed_is_read_in_its_order
         what_is_pushed_stays_until_it_is_flushed
         a_full_inbox_takes_no_more
+        what_waits_is_bounded_in_bytes_and_read_in_portions
         who_does_not_push_is_told_why;
     asking:
         a_trend_has_the_buckets_that_were_asked_for

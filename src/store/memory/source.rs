@@ -15,8 +15,8 @@ use crate::domain::telemetry::rollup::{Bucket, Level, MINUTE_MS};
 use crate::domain::{SourceId, SourceStatus, Timestamp};
 use crate::store::StoreError;
 use crate::store::source::{
-    Created, Dashboard, INBOX_MAX, Ingested, LogFilter, LogLine, Pushed, Source, SourceRules,
-    SourceStore, TrendPoint, TrendQuery, whole,
+    Created, Dashboard, INBOX_BYTES_MAX, INBOX_MAX, Ingested, LogFilter, LogLine, Pushed, Source,
+    SourceRules, SourceStore, TrendPoint, TrendQuery, whole,
 };
 
 type Place = (Level, Timestamp, Arc<str>);
@@ -152,10 +152,11 @@ impl SourceStore for MemoryStore {
         let number = sources.numbers + 1;
         let Some(entry) = sources.entries.get_mut(id) else { return Ok(Ingested::Absent) };
         let rules = &entry.source.rules;
+        let waiting: usize = entry.inbox.iter().map(|pushed| pushed.events.len()).sum();
         let outcome = match (rules.url.is_none(), rules.enabled) {
             (false, _) => Ingested::Read,
             (_, false) => Ingested::Disabled,
-            _ if entry.inbox.len() >= INBOX_MAX => Ingested::Full,
+            _ if entry.inbox.len() >= INBOX_MAX || waiting >= INBOX_BYTES_MAX => Ingested::Full,
             _ => Ingested::Done,
         };
         if outcome == Ingested::Done {

@@ -94,8 +94,8 @@ queries! {
     SOURCE_RELEASE = "source_release" [TEXT];
     SOURCE_FLUSH = "source_flush" [TEXT];
     SOURCE_INSTANCES = "source_instances" [TEXT];
-    SOURCE_INGEST = "source_ingest" [TEXT, TEXT, INT8];
-    SOURCE_INBOX = "source_inbox" [TEXT_ARRAY, INT8_ARRAY, INT8];
+    SOURCE_INGEST = "source_ingest" [TEXT, TEXT, INT8, INT8];
+    SOURCE_INBOX = "source_inbox" [TEXT_ARRAY, INT8_ARRAY, INT8, INT8];
     SOURCE_TREND = "source_trend" [TEXT, TEXT, TEXT, INT2, INT8_ARRAY, INT8_ARRAY];
     SOURCE_DASHBOARD = "source_dashboard" [TEXT_ARRAY];
     SOURCE_LOGS = "source_logs" [TEXT, TEXT, INT8, INT8];

@@ -16,9 +16,10 @@ use crate::domain::{SourceId, SourceStatus, Timestamp};
 use crate::notification;
 use crate::store::StoreError;
 use crate::store::source::{
-    Created, Dashboard, Flushed, INBOX_MAX, Ingested, LogFilter, LogLine, Part, Pushed,
-    ReaderStore, SWEPT_MAX, Said, Source, SourceClaim, SourceClaimed, SourceLease, SourceRules,
-    SourceStore, Swept, TrendPoint, TrendQuery, bucket_value, instance_parts, instance_read, whole,
+    Created, Dashboard, Flushed, INBOX_BYTES_MAX, INBOX_MAX, Ingested, LogFilter, LogLine,
+    PUSHED_BYTES_MAX, Part, Pushed, ReaderStore, SWEPT_MAX, Said, Source, SourceClaim,
+    SourceClaimed, SourceLease, SourceRules, SourceStore, Swept, TrendPoint, TrendQuery,
+    bucket_value, instance_parts, instance_read, whole,
 };
 
 impl PostgresStore {
@@ -90,7 +91,7 @@ impl SourceStore for PostgresStore {
     }
 
     async fn ingest(&self, id: &SourceId, events: &str) -> Result<Ingested, StoreError> {
-        let params: Params = &[&id.as_str(), &events, &count(INBOX_MAX)];
+        let params: Params = &[&id.as_str(), &events, &count(INBOX_MAX), &count(INBOX_BYTES_MAX)];
         let rows = self.database.rows(&query::SOURCE_INGEST, params).await?;
         let Some(answer) = rows.first() else { return Ok(Ingested::Absent) };
         let (pushes, enabled, kept): (bool, bool, bool) =
@@ -221,7 +222,7 @@ impl ReaderStore for PostgresStore {
     ) -> Result<Vec<Pushed>, StoreError> {
         let (ids, numbers): (Vec<&str>, Vec<i64>) =
             after.iter().map(|(id, number)| (id.as_str(), *number)).unzip();
-        let params: Params = &[&ids, &numbers, &count(limit)];
+        let params: Params = &[&ids, &numbers, &count(limit), &count(PUSHED_BYTES_MAX)];
         let one = |found: &Row| {
             let (id, at) = (source_id(get(found, 0)?)?, Timestamp(get(found, 3)?));
             Ok(Pushed { id, number: get(found, 1)?, events: get::<&str>(found, 2)?.into(), at })

@@ -1,7 +1,7 @@
 //! What is pushed waits for whoever reads it, in its order.
 
 use futures_util::future::join_all;
-use tidings::store::source::{INBOX_MAX, Ingested, Pushed};
+use tidings::store::source::{INBOX_BYTES_MAX, INBOX_MAX, Ingested, Pushed};
 
 use super::*;
 
@@ -112,6 +112,23 @@ pub async fn a_full_inbox_takes_no_more(subject: Subject) {
     assert_eq!(subject.push(&id, "[]").await, Ingested::Full);
 }
 
+pub async fn what_waits_is_bounded_in_bytes_and_read_in_portions(subject: Subject) {
+    let id = subject.create("a", &rules()).await;
+    let large = format!("[\"{}\"]", "x".repeat(6 << 20));
+    let mut taken = 0;
+    while subject.push(&id, &large).await == Ingested::Done {
+        taken += 1;
+    }
+    assert_eq!(taken, INBOX_BYTES_MAX.div_ceil(large.len()));
+    let mut after = vec![(id.clone(), 0)];
+    for _ in 0..taken {
+        let portion = subject.readers.inbox(&after, 100).await.unwrap();
+        assert_eq!(portion.len(), 1, "one is more than enough");
+        after[0].1 = portion[0].number;
+    }
+    assert!(subject.readers.inbox(&after, 100).await.unwrap().is_empty());
+}
+
 pub async fn who_does_not_push_is_told_why(subject: Subject) {
     let read = subject.create("read", &stream()).await;
     let disabled = SourceRules { enabled: false, ..rules() };
@@ -140,7 +157,8 @@ async fn a_push_that_is_not_over_is_not_overtaken() {
     let query = &tidings::store::postgres::query::SOURCE_INGEST;
     client.batch_execute("begin").await.unwrap();
     let max = i64::try_from(INBOX_MAX).unwrap();
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&"a", &"[1]", &max];
+    let bytes_max = i64::try_from(INBOX_BYTES_MAX).unwrap();
+    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 4] = [&"a", &"[1]", &max, &bytes_max];
     client.query(query.text, &params).await.unwrap();
     let mut later = std::pin::pin!(subject.push(&id, "[2]"));
     // Others are not held up, and that the later one waits can be seen.

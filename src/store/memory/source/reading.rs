@@ -11,7 +11,8 @@ use crate::domain::{Draft, InstanceStatus, SourceId, SourceStatus, Timestamp};
 use crate::notification::Announcement;
 use crate::store::StoreError;
 use crate::store::source::{
-    Flushed, Part, Pushed, ReaderStore, Said, SourceClaim, SourceClaimed, SourceLease, Swept,
+    Flushed, PUSHED_BYTES_MAX, Part, Pushed, ReaderStore, Said, SourceClaim, SourceClaimed,
+    SourceLease, Swept,
 };
 
 /// For how long raw events, lines and instances that are gone are kept.
@@ -187,7 +188,14 @@ impl ReaderStore for MemoryStore {
         });
         let mut pushed: Vec<Pushed> = waiting.flatten().cloned().collect();
         pushed.sort_by_key(|pushed| pushed.number);
-        pushed.truncate(limit);
+        let mut before = 0;
+        let mut fits = |pushed: &Pushed| {
+            let fits = before < PUSHED_BYTES_MAX;
+            before += pushed.events.len();
+            fits
+        };
+        let all = pushed.iter().take(limit).take_while(|pushed| fits(pushed)).count();
+        pushed.truncate(all);
         Ok(pushed)
     }
 
