@@ -68,14 +68,13 @@ fn time(value: Option<&Value>) -> Option<Timestamp> {
     Some(Timestamp(at.as_millisecond()))
 }
 
-fn line(value: Option<&Value>) -> Option<Arc<str>> {
-    let text = value?.as_str()?;
+fn line(text: &str) -> Arc<str> {
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     // Neither a file nor a database takes one within text.
-    Some(text[..end].replace('\0', "\u{fffd}").into())
+    text[..end].replace('\0', "\u{fffd}").into()
 }
 
 fn instance(value: Option<&Value>) -> Result<Option<Arc<str>>, String> {
@@ -131,7 +130,7 @@ fn generic(fields: &Map<String, Value>) -> Result<Event, String> {
         facts,
         gauges: metrics(fields, "gauges", "a number", gauge)?,
         counters: metrics(fields, "counters", "a whole number from 0 to 2^64-1", Value::as_u64)?,
-        text: line(fields.get("text")),
+        text: fields.get("text").and_then(Value::as_str).map(line),
         ..Event::new(kind(fields)?, instance(fields.get("instance"))?)
     };
     let twice = event.gauges.keys().find(|name| event.counters.contains_key(*name));
@@ -166,13 +165,16 @@ fn nodepass(fields: &Map<String, Value>) -> Result<Event, String> {
     if name.is_none() && kind != EventKind::Shutdown {
         return Err("instance/id: is missing".to_owned());
     }
-    let mut event = Event { at, text: line(fields.get("logs")), ..Event::new(kind, name) };
+    // An instance that starts prints its URL.
+    let text = fields.get("logs").and_then(Value::as_str);
+    let text = text.map(|text| line(&without_passwords(text)));
+    let mut event = Event { at, text, ..Event::new(kind, name) };
     for field in FACTS {
         // A url names its password where others name a user: `server://password@host`.
         let fact = told.get(field).filter(|value| !value.is_null());
         let Some(fact) = fact else { continue };
         let fact = match fact.as_str() {
-            Some(text) if matches!(field, "url" | "config") => without_password(text).into(),
+            Some(text) if matches!(field, "url" | "config") => without_passwords(text).into(),
             _ => fact.clone(),
         };
         let text = fact.to_string().replace("\\u0000", "\\ufffd");
@@ -193,14 +195,25 @@ fn nodepass(fields: &Map<String, Value>) -> Result<Event, String> {
     Ok(event)
 }
 
-/// A URL whose password is not shown.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-        None => url.to_owned(),
+/// A text in whose URLs no passwords are shown.
+fn without_passwords(text: &str) -> String {
+    let ends = |letter: char| letter.is_whitespace() || "/?#\"'<>".contains(letter);
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (scheme, place) = rest.split_at(at + 3);
+        shown.push_str(scheme);
+        let end = place.find(ends).unwrap_or(place.len());
+        rest = match place[..end].rfind('@') {
+            Some(at) => {
+                shown.push_str("***");
+                &place[at..]
+            }
+            None => place,
+        };
     }
+    shown.push_str(rest);
+    shown
 }
 
 /// An event in our own form, as it is kept.
@@ -314,6 +327,18 @@ mod tests {
         let text = json!({"type": "log", "instance": {"id": "a"}, "logs": long}).to_string();
         let event = Format::NodePass.decode(&text).unwrap();
         assert_eq!(event.text.unwrap().len(), TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn urls_are_kept_without_their_passwords_wherever_they_stand() {
+        for (text, shown) in [
+            ("server://k3y@:1/:2?a=b@c", "server://***@:1/:2?a=b@c"),
+            ("up: server://k3y@h/x and \"client://a:k3y@h\"", "up: server://***@h/x and \"client://***@h\""),
+            ("server://k3y@more@h", "server://***@h"),
+            ("http://h/@x a@b ://", "http://h/@x a@b ://"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
     }
 
     proptest! {

@@ -58,6 +58,16 @@ impl Decoder {
         Decoder { guard: Guard::new(event_bytes_max), chunks, events, place }
     }
 
+    /// How many lines have ended.
+    pub fn lines(&self) -> u64 {
+        self.guard.lines
+    }
+
+    /// How many bytes of an event have come that has not ended.
+    pub fn open_bytes(&self) -> usize {
+        self.guard.bytes
+    }
+
     /// What a chunk completes.
     pub fn read(&mut self, chunk: &[u8]) -> Vec<Told> {
         let mut told = Vec::new();
@@ -95,6 +105,7 @@ struct Guard {
     /// Of the event that has begun.
     bytes: usize,
     cut: bool,
+    lines: u64,
     line_is_empty: bool,
     after_cr: bool,
     /// The beginning of a letter whose rest has not come.
@@ -109,6 +120,7 @@ impl Guard {
             event_bytes_max,
             bytes: 0,
             cut: false,
+            lines: 0,
             line_is_empty: true,
             after_cr: false,
             letter: Vec::new(),
@@ -132,6 +144,7 @@ impl Guard {
             }
             if matches!(letter, '\r' | '\n') {
                 out.push('\n');
+                self.lines += 1;
                 if std::mem::replace(&mut self.line_is_empty, true) {
                     let cut = std::mem::take(&mut self.cut);
                     self.bytes = 0;

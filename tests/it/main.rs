@@ -48,6 +48,7 @@ mod slow;
 mod task_contract;
 mod tasks;
 mod telemetry;
+mod tls;
 mod upgrade;
 mod upkeep;
 mod walkthrough;
