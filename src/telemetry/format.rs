@@ -77,6 +77,24 @@ fn line(text: &str) -> Arc<str> {
     text[..end].replace('\0', "\u{fffd}").into()
 }
 
+/// A fact as text, as it will be read again.
+fn fact(value: &Value) -> String {
+    let text = value.to_string();
+    if text.contains("\\u0000") { without_nul(value).to_string() } else { text }
+}
+
+fn without_nul(value: &Value) -> Value {
+    let clean = |text: &str| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => clean(text).into(),
+        Value::Array(all) => all.iter().map(without_nul).collect(),
+        Value::Object(all) => {
+            all.iter().map(|(name, value)| (clean(name), without_nul(value))).collect()
+        }
+        _ => value.clone(),
+    }
+}
+
 fn instance(value: Option<&Value>) -> Result<Option<Arc<str>>, String> {
     let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
     let good = |text: &&str| {
@@ -120,7 +138,7 @@ fn gauge(value: &Value) -> Option<f64> {
 
 fn generic(fields: &Map<String, Value>) -> Result<Event, String> {
     let facts = metrics(fields, "static", "a value", |value| {
-        Some(Arc::<str>::from(value.to_string().replace("\\u0000", "\\ufffd")))
+        Some(Arc::<str>::from(fact(value)))
     })?;
     if facts.iter().map(|(name, fact)| name.len() + fact.len()).sum::<usize>() > FACTS_BYTES_MAX {
         return Err(format!("static: at most {FACTS_BYTES_MAX} bytes"));
@@ -171,13 +189,12 @@ fn nodepass(fields: &Map<String, Value>) -> Result<Event, String> {
     let mut event = Event { at, text, ..Event::new(kind, name) };
     for field in FACTS {
         // A url names its password where others name a user: `server://password@host`.
-        let fact = told.get(field).filter(|value| !value.is_null());
-        let Some(fact) = fact else { continue };
-        let fact = match fact.as_str() {
-            Some(text) if matches!(field, "url" | "config") => without_passwords(text).into(),
-            _ => fact.clone(),
+        let value = told.get(field).filter(|value| !value.is_null());
+        let Some(value) = value else { continue };
+        let text = match told.get(field).and_then(Value::as_str) {
+            Some(text) if matches!(field, "url" | "config") => fact(&without_passwords(text).into()),
+            _ => fact(value),
         };
-        let text = fact.to_string().replace("\\u0000", "\\ufffd");
         if text.len() <= FACTS_BYTES_MAX / FACTS.len() {
             event.facts.insert(field.into(), text.into());
         }
