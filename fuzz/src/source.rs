@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use tidings::domain::{Event, Timestamp};
-use tidings::domain::telemetry::{INSTANCE_BYTES_MAX, METRIC_BYTES_MAX, METRICS_MAX};
+use tidings::domain::telemetry::{GAUGE_MAX, INSTANCE_BYTES_MAX, METRIC_BYTES_MAX, METRICS_MAX};
 use tidings::telemetry::format::{Format, document};
 use tidings::telemetry::{Decoder, Place, Told};
 
@@ -52,7 +52,7 @@ fn is_understood(text: &str) {
         let names = event.facts.keys().chain(event.gauges.keys()).chain(event.counters.keys());
         assert!(names.clone().all(|name| (1..=METRIC_BYTES_MAX).contains(&name.len())));
         assert!(names.count() <= 3 * METRICS_MAX);
-        assert!(event.gauges.values().all(|value| value.is_finite()));
+        assert!(event.gauges.values().all(|value| value.abs() <= GAUGE_MAX));
         let at = event.at.unwrap_or(Timestamp(0));
         let kept = document(&event, at);
         let value = serde_json::from_str(&kept).expect("what is kept is JSON");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::telemetry::{INSTANCE_BYTES_MAX, METRIC_BYTES_MAX, METRICS_MAX};
+use crate::domain::telemetry::{GAUGE_MAX, INSTANCE_BYTES_MAX, METRIC_BYTES_MAX, METRICS_MAX};
 use crate::domain::{Event, EventKind, Timestamp};
 use crate::store::source::{facts_value, gauges_value};
 use crate::store::task::time_text;
@@ -133,7 +133,7 @@ fn metrics<T>(
 }
 
 fn gauge(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|value| value.is_finite())
+    value.as_f64().filter(|value| value.abs() <= GAUGE_MAX)
 }
 
 fn generic(fields: &Map<String, Value>) -> Result<Event, String> {
@@ -146,7 +146,7 @@ fn generic(fields: &Map<String, Value>) -> Result<Event, String> {
     let event = Event {
         at: time(fields.get("at")),
         facts,
-        gauges: metrics(fields, "gauges", "a number", gauge)?,
+        gauges: metrics(fields, "gauges", "a number, 1e290 at most", gauge)?,
         counters: metrics(fields, "counters", "a whole number from 0 to 2^64-1", Value::as_u64)?,
         text: fields.get("text").and_then(Value::as_str).map(line),
         ..Event::new(kind(fields)?, instance(fields.get("instance"))?)

@@ -190,7 +190,14 @@ impl Keeper {
             if known && shared.books.lock().own(&lease.id).is_some() {
                 continue;
             }
-            self.begin(lease.clone()).await?;
+            match self.begin(lease.clone()).await {
+                Err(StoreError::Unavailable(why)) => return Err(StoreError::Unavailable(why)),
+                // It costs the others nothing.
+                Err(error) => {
+                    tracing::error!(source = %lease.id, %error, "what is kept of a source cannot be read");
+                }
+                Ok(()) => {}
+            }
         }
         let metrics = &shared.metrics.telemetry;
         metrics.sources.set(i64::try_from(self.readers.len()).unwrap_or(i64::MAX));
