@@ -3,8 +3,8 @@
 //! The first byte says where they are cut; the rest is a stream, and is also taken for one event as it stands.
 
 use serde_json::Value;
-use tidings::domain::{Event, Timestamp};
 use tidings::domain::telemetry::{GAUGE_MAX, INSTANCE_BYTES_MAX, METRIC_BYTES_MAX, METRICS_MAX};
+use tidings::domain::{Event, Timestamp};
 use tidings::telemetry::format::{Format, document};
 use tidings::telemetry::{Decoder, Place, Told};
 

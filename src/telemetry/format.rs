@@ -137,9 +137,7 @@ fn gauge(value: &Value) -> Option<f64> {
 }
 
 fn generic(fields: &Map<String, Value>) -> Result<Event, String> {
-    let facts = metrics(fields, "static", "a value", |value| {
-        Some(Arc::<str>::from(fact(value)))
-    })?;
+    let facts = metrics(fields, "static", "a value", |value| Some(Arc::<str>::from(fact(value))))?;
     if facts.iter().map(|(name, fact)| name.len() + fact.len()).sum::<usize>() > FACTS_BYTES_MAX {
         return Err(format!("static: at most {FACTS_BYTES_MAX} bytes"));
     }
@@ -192,7 +190,9 @@ fn nodepass(fields: &Map<String, Value>) -> Result<Event, String> {
         let value = told.get(field).filter(|value| !value.is_null());
         let Some(value) = value else { continue };
         let text = match told.get(field).and_then(Value::as_str) {
-            Some(text) if matches!(field, "url" | "config") => fact(&without_passwords(text).into()),
+            Some(text) if matches!(field, "url" | "config") => {
+                fact(&without_passwords(text).into())
+            }
             _ => fact(value),
         };
         if text.len() <= FACTS_BYTES_MAX / FACTS.len() {
@@ -350,7 +350,10 @@ mod tests {
     fn urls_are_kept_without_their_passwords_wherever_they_stand() {
         for (text, shown) in [
             ("server://k3y@:1/:2?a=b@c", "server://***@:1/:2?a=b@c"),
-            ("up: server://k3y@h/x and \"client://a:k3y@h\"", "up: server://***@h/x and \"client://***@h\""),
+            (
+                "up: server://k3y@h/x and \"client://a:k3y@h\"",
+                "up: server://***@h/x and \"client://***@h\"",
+            ),
             ("server://k3y@more@h", "server://***@h"),
             ("http://h/@x a@b ://", "http://h/@x a@b ://"),
         ] {

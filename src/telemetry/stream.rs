@@ -76,8 +76,7 @@ impl Decoder {
             let Piece { bytes, cut, id_is_cut } = piece;
             self.chunks.lock().push_back(bytes);
             while let Some(Some(Ok(event))) = self.events.next().now_or_never() {
-                if let Some(id) = event.id.filter(|id| id.len() <= ID_BYTES_MAX && !id_is_cut)
-                {
+                if let Some(id) = event.id.filter(|id| id.len() <= ID_BYTES_MAX && !id_is_cut) {
                     self.place.last_id = (!id.is_empty()).then(|| id.into());
                 }
                 if let Some(retry_ms) = event.retry {
@@ -275,7 +274,8 @@ mod tests {
     fn an_event_that_was_cut_ends_where_it_ends() {
         // Its further lines are no empty ones, and an id of which a part is missing is none.
         let lines = format!("id: 1\ndata: {}\nid: 2\ndata: b\n\ndata: next\n\n", "a".repeat(2_000));
-        let id = format!("id: 1\ndata: {}\nid: {}\n\ndata: next\n\n", "a".repeat(980), "2".repeat(30));
+        let id =
+            format!("id: 1\ndata: {}\nid: {}\n\ndata: next\n\n", "a".repeat(980), "2".repeat(30));
         for (text, last_id) in [(lines, Some("1")), (id, None)] {
             for step in [1, 7, 999, 100_000] {
                 let (told, place) = read(text.as_bytes(), &vec![step; text.len() / step + 1]);

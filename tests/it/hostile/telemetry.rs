@@ -189,7 +189,8 @@ fn questions() -> Vec<(String, u16)> {
 }
 
 async fn play(database_url: &str) {
-    let settings = [("TIDINGS_TELEMETRY_HOSTS", "127.0.0.1:9"), ("TIDINGS_TELEMETRY_FLUSH_MS", "100")];
+    let settings =
+        [("TIDINGS_TELEMETRY_HOSTS", "127.0.0.1:9"), ("TIDINGS_TELEMETRY_FLUSH_MS", "100")];
     let replica = replica(database_url, &settings).await;
     let http = reqwest::Client::new();
     let send = async |method: &str, path: &str, body: &str| {
@@ -237,9 +238,11 @@ async fn play(database_url: &str) {
         check(&body, send("POST", "/v1/ingest", &body).await, expected);
     }
     // What was taken is taken in, whatever is in it.
-    let last = json!({"source": "push", "events": [{"type": "create", "instance": "last"}]}).to_string();
+    let last =
+        json!({"source": "push", "events": [{"type": "create", "instance": "last"}]}).to_string();
     check(&last, send("POST", "/v1/ingest", &last).await, 202);
-    until("it is all read", async || send("GET", "/v1/instances/push/last", "").await.0 == 200).await;
+    until("it is all read", async || send("GET", "/v1/instances/push/last", "").await.0 == 200)
+        .await;
     until("it is all kept", async || {
         let (_, shown) = send("GET", "/v1/dashboard?source=push", "").await;
         shown["instances"]["up"] == 3

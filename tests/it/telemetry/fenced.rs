@@ -53,10 +53,8 @@ async fn a_reader_that_slept_past_its_lease_writes_nothing_when_it_wakes() {
     until("it goes on", async || counter(awake, "a", "i").await == Some(175)).await;
     let lost = "tidings_telemetry_sources";
     asleep.signal("-CONT");
-    until("it has noticed", async || {
-        asleep.metric(lost).await == 0 && station.listeners("a") == 1
-    })
-    .await;
+    until("it has noticed", async || asleep.metric(lost).await == 0 && station.listeners("a") == 1)
+        .await;
     station.count("a", "i", 25);
     until("it is told everywhere", async || counter(awake, "a", "i").await == Some(200)).await;
     let written = async || {
@@ -105,7 +103,8 @@ async fn a_flush_whose_answer_was_lost_is_written_once() {
         // Nothing else than a flush says this.
         proxy.lose_answer_to(b"\"pending\"");
         let counter = station.count("a", "i", 10);
-        station.tell("a", &json!({"type": "log", "instance": "i", "text": format!("line {round}")}));
+        station
+            .tell("a", &json!({"type": "log", "instance": "i", "text": format!("line {round}")}));
         // It is written, and the replica does not know.
         until("it is written", async || value().await == i64::try_from(counter).unwrap()).await;
         until("it has tried again", async || {
@@ -116,14 +115,17 @@ async fn a_flush_whose_answer_was_lost_is_written_once() {
     }
     until("all lines are kept", async || {
         let (_, lines) = ask(&replica, "GET", "/v1/logs?source=a", None).await;
-        lines["logs"].as_array().is_some_and(|lines| lines.len() >= usize::try_from(ROUNDS).unwrap())
+        lines["logs"]
+            .as_array()
+            .is_some_and(|lines| lines.len() >= usize::try_from(ROUNDS).unwrap())
     })
     .await;
     assert_eq!(replica.leave().await, Some(0));
     assert_eq!(kept(&client).await, (vec![80, 80, 80], 80));
     let count = async |query: &str| client.query_one(query, &[]).await.unwrap().get::<_, i64>(0);
     assert_eq!(count("select count(*) from tidings.source_log").await, 8);
-    let updates = "select count(*) from tidings.source_events, jsonb_array_elements(events::jsonb) e
+    let updates =
+        "select count(*) from tidings.source_events, jsonb_array_elements(events::jsonb) e
         where e ->> 'type' = 'update'";
     assert_eq!(count(updates).await, 8);
     println!("{unanswered} flushes were written and not answered");

@@ -129,7 +129,13 @@ async fn a_master_is_followed_through_a_life_and_its_key_is_nowhere() {
     station.send("np", event("update", &instance("a1", 1_500)));
     station.send("np", event("update", &master()));
     station.send("np", event("create", &instance("c3", 0)));
-    station.send("np", log("c3", &format!("\u{1b}[32mINFO\u{1b}[0m Server started: server://{TUNNEL_KEY}@:1/:2?max=1")));
+    station.send(
+        "np",
+        log(
+            "c3",
+            &format!("\u{1b}[32mINFO\u{1b}[0m Server started: server://{TUNNEL_KEY}@:1/:2?max=1"),
+        ),
+    );
     station.send("np", log("********", KEY));
     station.send("np", event("update", &instance("c3", 70)));
     let mut stopped = instance("b2", 500);
@@ -139,7 +145,10 @@ async fn a_master_is_followed_through_a_life_and_its_key_is_nowhere() {
     until("it has gone", async || names(&replica, "np").await == ["a1", "b2"]).await;
     assert_eq!(shown(&replica, "a1").await["totals"]["tcp_rx"], 500);
     let other = shown(&replica, "b2").await;
-    assert_eq!((&other["static"]["status"], &other["gauges"]["ping_ms"]), (&json!("stopped"), &json!(12.0)));
+    assert_eq!(
+        (&other["static"]["status"], &other["gauges"]["ping_ms"]),
+        (&json!("stopped"), &json!(12.0))
+    );
     frames_until(&mut socket, &mut frames, |frame| frame["kind"] == "instance.deleted").await;
     // It begins anew: one counter from zero, one instance is gone while nobody looked.
     station.greet("np", greeting(&[instance("a1", 300)]));
@@ -160,7 +169,8 @@ async fn a_master_is_followed_through_a_life_and_its_key_is_nowhere() {
     let one = shown(&replica, "a1").await;
     assert_eq!((&one["status"], &one["totals"]["tcp_rx"]), (&json!("up"), &json!(900)));
     assert_eq!(names(&replica, "np").await, ["a1"]);
-    frames_until(&mut socket, &mut frames, |frame| frame["data"]["counters"]["tcp_rx"] == 400).await;
+    frames_until(&mut socket, &mut frames, |frame| frame["data"]["counters"]["tcp_rx"] == 400)
+        .await;
     until("all is kept", async || {
         dump(&client).await.contains("\"tcp_rx\": 400")
             || dump(&client).await.matches("tidings.source_events").count() > 0
@@ -168,7 +178,10 @@ async fn a_master_is_followed_through_a_life_and_its_key_is_nowhere() {
     })
     .await;
     let lines = get(&replica, "/v1/logs?source=np").await;
-    assert_eq!(lines["logs"][0]["text"], "\u{1b}[32mINFO\u{1b}[0m Server started: server://***@:1/:2?max=1");
+    assert_eq!(
+        lines["logs"][0]["text"],
+        "\u{1b}[32mINFO\u{1b}[0m Server started: server://***@:1/:2?max=1"
+    );
     assert_eq!(lines["logs"].as_array().unwrap().len(), 1, "{lines}");
     // Whoever asks and looks, wherever.
     for target in [

@@ -46,7 +46,8 @@ fn memory_bytes(process: u32) -> u64 {
 }
 
 /// Raw events that are kept: of a kind, those of which an instance has the name.
-const EVENTS: &str = "select count(*) from tidings.source_events, jsonb_array_elements(events::jsonb) e
+const EVENTS: &str =
+    "select count(*) from tidings.source_events, jsonb_array_elements(events::jsonb) e
     where e ->> 'type' = $1 and e ->> 'instance' like $2";
 
 /// Instances whose last sample is not among the raw events.
@@ -95,7 +96,8 @@ async fn is_bounded_and_nothing_is_missing(scale: &Scale) {
             if step % 12 == 5 && !flaps {
                 station.tell(&name, &json!({"type": "log", "text": format!("line {step}")}));
                 for kind in ["create", "update", "delete"] {
-                    station.tell(&name, &json!({"type": kind, "instance": format!("extra-{step}")}));
+                    station
+                        .tell(&name, &json!({"type": kind, "instance": format!("extra-{step}")}));
                 }
                 (lines, lives, sent) = (lines + 1, lives + 1, sent + 4);
             }
@@ -109,14 +111,19 @@ async fn is_bounded_and_nothing_is_missing(scale: &Scale) {
     }
     let flapped = |source: usize| source % 10 == 3;
     until("all who flap are back", async || {
-        (0..scale.sources).filter(|source| flapped(*source)).all(|source| station.listeners(&name(source)) == 1)
+        (0..scale.sources)
+            .filter(|source| flapped(*source))
+            .all(|source| station.listeners(&name(source)) == 1)
     })
     .await;
     for source in 0..scale.sources {
         let name = name(source);
         let last = instance(scale.instances - 1);
         let counter = station.counter(&name, &last);
-        until("all is read", async || super::counter(&replica, &name, &last).await == Some(counter)).await;
+        until("all is read", async || {
+            super::counter(&replica, &name, &last).await == Some(counter)
+        })
+        .await;
     }
     most = most.max(memory_bytes(replica.process()));
     let stats = replica.stats().await["telemetry"].clone();
@@ -125,7 +132,11 @@ async fn is_bounded_and_nothing_is_missing(scale: &Scale) {
     let bound = 2 * BUFFER_BYTES + INSTANCE_BYTES * all as u64;
     println!(
         "{sent} events of {all} instances in {:?}: grown by {} KiB of at most {} KiB, the buffer {:.0} % full, {} thinned",
-        begun.elapsed(), grown >> 10, bound >> 10, usage * 100.0, stats["thinned"],
+        begun.elapsed(),
+        grown >> 10,
+        bound >> 10,
+        usage * 100.0,
+        stats["thinned"],
     );
     assert!(usage <= 1.0, "{stats}");
     cluster.resume().unwrap();

@@ -120,7 +120,9 @@ async fn why_a_stream_was_given_up_is_said() {
     let station = Station::start().await;
     let mut settings = settings(&station);
     settings.push(("TIDINGS_TELEMETRY_SILENCE_MS", "1000".to_owned()));
-    for (piece, why) in [("x".to_owned(), "silent"), (format!("data: {}\n", "y".repeat(5 << 20)), "does not end")] {
+    for (piece, why) in
+        [("x".to_owned(), "silent"), (format!("data: {}\n", "y".repeat(5 << 20)), "does not end")]
+    {
         let replica = Replica::in_memory("why", &borrowed(&settings)).await;
         let mut socket =
             crate::client::connect(&replica.url, "/v1/ws?topics=source:a", &[]).await.unwrap();
