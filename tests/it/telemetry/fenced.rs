@@ -51,10 +51,11 @@ async fn a_reader_that_slept_past_its_lease_writes_nothing_when_it_wakes() {
     // Both are told of it: one now, the other one when it wakes.
     station.count("a", "i", 25);
     until("it goes on", async || counter(awake, "a", "i").await == Some(175)).await;
-    let lost = "tidings_telemetry_sources";
     asleep.signal("-CONT");
-    until("it has noticed", async || asleep.metric(lost).await == 0 && station.listeners("a") == 1)
-        .await;
+    until("it has noticed", async || {
+        asleep.metric("tidings_telemetry_sources").await == 0 && station.listeners("a") == 1
+    })
+    .await;
     station.count("a", "i", 25);
     until("it is told everywhere", async || counter(awake, "a", "i").await == Some(200)).await;
     let written = async || {

@@ -153,12 +153,11 @@ async fn a_master_is_followed_through_a_life_and_its_key_is_nowhere() {
     // It begins anew: one counter from zero, one instance is gone while nobody looked.
     station.greet("np", greeting(&[instance("a1", 300)]));
     station.send("np", event("shutdown", &Value::Null));
-    station.hang_up("np");
     until("both are down", async || {
         get(&replica, "/v1/dashboard?source=np").await["instances"]["down"] == 2
-            || station.connections("np") == 2
     })
     .await;
+    station.hang_up("np");
     until("one is gone", async || names(&replica, "np").await == ["a1"]).await;
     station.send("np", event("update", &instance("b2", 900)));
     station.send("np", event("update", &instance("a1", 400)));
@@ -171,12 +170,8 @@ async fn a_master_is_followed_through_a_life_and_its_key_is_nowhere() {
     assert_eq!(names(&replica, "np").await, ["a1"]);
     frames_until(&mut socket, &mut frames, |frame| frame["data"]["counters"]["tcp_rx"] == 400)
         .await;
-    until("all is kept", async || {
-        dump(&client).await.contains("\"tcp_rx\": 400")
-            || dump(&client).await.matches("tidings.source_events").count() > 0
-                && replica.stats().await["telemetry"]["buffer_events"] == 0
-    })
-    .await;
+    // Within a row texts have their quotes twice.
+    until("all is kept", async || dump(&client).await.contains("tcp_rx\"\":400")).await;
     let lines = get(&replica, "/v1/logs?source=np").await;
     assert_eq!(
         lines["logs"][0]["text"],

@@ -239,3 +239,22 @@ async fn a_full_buffer_is_a_warning_until_it_is_relieved_and_loses_no_last_updat
     assert_eq!(kept + thinned, sent, "what is not there was counted");
     assert!(thinned >= sent / 2, "{thinned}");
 }
+
+#[tokio::test]
+async fn what_cannot_be_thinned_is_written_as_soon_as_it_fills_the_buffer() {
+    // Nothing else is a reason to write: neither is a batch full nor a moment over.
+    let settings = [
+        ("TIDINGS_TELEMETRY_BUFFER_EVENTS_MAX", "100"),
+        ("TIDINGS_TELEMETRY_BATCH_EVENTS", "100000"),
+        ("TIDINGS_TELEMETRY_BATCH_AGE_MS", "3600000"),
+        ("TIDINGS_TELEMETRY_FLUSH_MS", "600000"),
+    ];
+    let replica = Replica::in_memory("fills", &settings).await;
+    create(&replica, &json!({"name": "push"})).await;
+    let one = |number| json!({"type": "create", "instance": format!("i-{number:03}")});
+    let body = json!({"source": "push", "events": (0..1_000).map(one).collect::<Vec<_>>()});
+    assert_eq!(super::ask(&replica, "POST", "/v1/ingest", Some(&body)).await.0, 202);
+    until("all are there", async || super::names(&replica, "push").await.len() == 1_000).await;
+    let flushes = replica.metric("tidings_telemetry_flushes_total{reason=\"full\"}").await;
+    assert!(flushes >= 5, "{flushes}");
+}

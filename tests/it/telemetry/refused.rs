@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::station::Station;
 use super::{ask, borrowed, counter, create, get, settings, source, until_status};
 use crate::fleet::{Replica, until};
+use crate::harness;
 
 const STREAM: (HeaderName, &str) = (header::CONTENT_TYPE, "text/event-stream");
 
@@ -58,7 +59,7 @@ async fn whatever_is_no_stream_is_refused_with_a_reason() {
         assert!(tested["detail"].as_str().unwrap().contains(why), "{name}: {tested}");
         until_failing(&replica, name, why).await;
     }
-    // It is not asked more often than it asks itself: once for a look are six requests at most.
+    // One look follows five redirects, and no more.
     assert!(station.connections("around") >= 6);
     // Whatever it was, it is read as soon as it is a stream.
     station.answer("broken", None);
@@ -106,11 +107,6 @@ async fn whoever_ends_no_line_is_silent_and_an_event_that_never_ends_is_none() {
     })
     .await;
     assert_eq!(station.connections("talks"), 1);
-    let answer = |status| Some((status, None));
-    for name in ["dribble", "flood"] {
-        station.answer(name, answer(500));
-        station.hang_up(name);
-    }
     let reconnects = replica.metric("tidings_telemetry_reconnects_total").await;
     assert!(reconnects >= 2, "{reconnects}");
 }
@@ -182,4 +178,31 @@ fn tempfile() -> std::path::PathBuf {
     let directory = std::env::temp_dir().join(format!("tidings-{}", uuid::Uuid::now_v7().simple()));
     std::fs::create_dir(&directory).unwrap();
     directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_source_of_which_nothing_can_be_read_costs_the_others_nothing() {
+    let station = Station::start().await;
+    let (url, settings) = (harness::database_url().await, settings(&station));
+    let client = harness::connect(&url).await;
+    let mut replica = Replica::start("bad", &url, &borrowed(&settings)).await;
+    for name in ["a", "b"] {
+        station.count(name, "i", 1);
+        source(&replica, &station, name).await;
+        until_status(&replica, name, "connected").await;
+    }
+    until("both are kept", async || {
+        get(&replica, "/v1/dashboard").await["instances"] == json!({"up": 2})
+    })
+    .await;
+    assert_eq!(replica.leave().await, Some(0));
+    let spoil = "update tidings.instance i set state = '{\"counters\": {\"tcp_rx\": null}}'
+        from tidings.source s where s.number = i.source and s.id = 'a'";
+    assert_eq!(client.execute(spoil, &[]).await.unwrap(), 1);
+    replica.start_again().await;
+    until("the other one is read", async || station.connections("b") == 2).await;
+    station.count("b", "i", 4);
+    until("it counts", async || counter(&replica, "b", "i").await == Some(5)).await;
+    replica.said("what is kept of a source cannot be read").await;
+    assert_eq!(station.connections("a"), 1);
 }
