@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test js client images unit bench bench-growth bench-hot soak slow simulate fuzz interface image lint fmt check release-check clean
+.PHONY: help demo run test js client images unit bench bench-growth bench-hot soak slow fleet outage simulate fuzz interface image lint fmt check release-check clean
 
 help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,12 @@ soak: ## Half an hour of faults under load (TIDINGS_SOAK_S, TIDINGS_SEED); print
 
 slow: ## What 200 stalled clients cost 200 healthy ones, in memory and in time; wants a quiet machine
 	$(CARGO) test --release --test it slow::stalled_clients_cost_healthy -- --ignored --nocapture
+
+fleet: ## What telemetry of 4,000 instances costs Postgres, in statements and rows, and how soon it is seen
+	$(CARGO) test --test it -- telemetry::fleet telemetry::showing::a_session --nocapture
+
+outage: ## What half a million updates weigh that cannot be written for ten minutes
+	$(CARGO) test --test it telemetry::outage::what_a_whole_fleet -- --ignored --nocapture
 
 simulate: ## Half an hour of simulated faults, a new seed each (TIDINGS_SOAK_S); prints what failed
 	$(CARGO) test --test sim -- --ignored --nocapture soak

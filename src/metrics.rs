@@ -341,7 +341,7 @@ part! {
         rows: Counter, "telemetry_rows", "Rows that flushes wrote";
         buffer_events: Gauge, "telemetry_buffer_events", "Raw events that wait to be written";
         buffer_bytes: Gauge, "telemetry_buffer_bytes", "What these weigh";
-        pressed: Gauge, "telemetry_pressed", "1 while the buffer has been more than 80 % full for 10 s";
+        pressed: Gauge, "telemetry_pressed", "1 while the buffer has been more than 80 % full, or thinned, for 10 s";
         thinned: Counter, "telemetry_thinned", "Updates and minutes given up because the buffer was full; totals keep them";
         reads: Family<Way, Counter>, "telemetry_reads", "Questions about instances, by where the answer was found";
     }

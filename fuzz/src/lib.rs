@@ -12,6 +12,7 @@ pub mod dsn;
 pub mod frame;
 pub mod notification;
 pub mod publish;
+pub mod source;
 pub mod token;
 pub mod topic;
 
@@ -25,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     ("frame", frame::check),
     ("notification", notification::check),
     ("publish", publish::check),
+    ("source", source::check),
     ("token", token::check),
     ("topic", topic::check),
 ];

@@ -242,8 +242,11 @@ pub async fn trends(
     let principal = api.principal(&headers, &mut query).await?;
     let telemetry = &api.inner.telemetry;
     let source = required(&mut query, "source");
-    let metric = required(&mut query, "metric");
-    let instance = query.take("instance").map(Arc::from);
+    let metric = name(&mut query, "metric");
+    if metric.is_none() {
+        query.refuse("metric", "is missing");
+    }
+    let instance = name(&mut query, "instance");
     let step = query.take("step").unwrap_or_else(|| "1m".to_owned());
     let step = Step::parse(&step).unwrap_or_else(|| {
         query.refuse("step", "1m, 1h or 1d");
@@ -267,7 +270,7 @@ pub async fn trends(
     let query = TrendQuery {
         source: source.clone(),
         instance,
-        metric: metric.into(),
+        metric: metric.unwrap_or_default(),
         level: level(&buckets, now),
         buckets,
     };
@@ -286,7 +289,7 @@ pub async fn logs(
 ) -> Result<Json<Value>, Problem> {
     let principal = api.principal(&headers, &mut query).await?;
     let source = required(&mut query, "source");
-    let instance = query.take("instance").map(Arc::from);
+    let instance = name(&mut query, "instance");
     let before = query.take("before").and_then(|text| match text.parse::<i64>() {
         Ok(number) if number > 0 => Some(number),
         _ => {
@@ -320,6 +323,15 @@ fn required(query: &mut Query, name: &str) -> String {
         query.refuse(name, "is missing");
     }
     text.unwrap_or_default()
+}
+
+/// What is called so, if there is such a thing: no database takes every text.
+fn name(query: &mut Query, field: &str) -> Option<Arc<str>> {
+    let text = query.take(field)?;
+    if text.chars().any(char::is_control) {
+        query.refuse(field, "a name without control characters");
+    }
+    Some(text.into())
 }
 
 fn moment(query: &mut Query, name: &str) -> Option<Timestamp> {
@@ -363,6 +375,13 @@ fn rules(
     let format = body.format.map(Format::as_str).or(before.map(|source| &*source.rules.format));
     let format: Arc<str> = format.unwrap_or(Format::Generic.as_str()).into();
     let enabled = body.enabled.unwrap_or(before.is_none_or(|source| source.rules.enabled));
+    let pushes = match &body.url {
+        Some(url) => url.is_none(),
+        None => before.is_none_or(|source| source.rules.url.is_none()),
+    };
+    if pushes && &*format != Format::Generic.as_str() {
+        return Err(invalid("/format", "what is pushed is generic"));
+    }
     let untouched = body.url.is_none() && body.headers.is_none();
     if let Some(source) = before.filter(|_| untouched) {
         return Ok(SourceRules { format, enabled, ..source.rules.clone() });
@@ -383,9 +402,6 @@ fn rules(
                 "/headers",
                 "a source without a url pushes, and is sent no headers",
             ));
-        }
-        if &*format != Format::Generic.as_str() {
-            return Err(invalid("/format", "what is pushed is generic"));
         }
         let (url, sealed) = (None, None);
         return Ok(SourceRules { format, url, sealed, headers: Vec::new(), enabled });

@@ -2,6 +2,7 @@
 //! counters, and which instances there are.
 
 pub mod counter;
+pub mod few;
 pub mod inventory;
 pub mod rollup;
 
@@ -20,6 +21,9 @@ pub const METRIC_BYTES_MAX: usize = 64;
 
 /// How many gauges and counters an instance may have.
 pub const METRICS_MAX: usize = 64;
+
+/// The largest gauge: so many of them add up to what is still a number.
+pub const GAUGE_MAX: f64 = 1e290;
 
 /// A source, by its name: 1 to 100 bytes of `A-Z a-z 0-9 _ . : @ -`.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]

@@ -21,7 +21,7 @@ const FLUSH_INSTANCES_MAX: usize = 10_000;
 /// For how long a minute stays open after its end: what was told late is still added in memory.
 const MINUTE_GRACE_MS: i64 = 5_000;
 
-/// From what usage on, and after how long, the buffer is said to be nearly full.
+/// From what usage on, and after how long, the buffer is said to be nearly full; thinned, it still is.
 const USAGE_WARNING: f64 = 0.8;
 const USAGE_WARNING_AFTER: Duration = Duration::from_secs(10);
 
@@ -36,6 +36,8 @@ pub struct Books {
     hour: Timestamp,
     minute: Timestamp,
     pub last_flush: Option<Timestamp>,
+    /// Somebody waits for room.
+    awaited: bool,
     /// Since when the buffer is nearly full.
     pressed: Option<Instant>,
     pub warned: bool,
@@ -62,6 +64,7 @@ impl Books {
             hour: Timestamp(i64::MIN),
             minute: Timestamp(i64::MIN),
             last_flush: None,
+            awaited: false,
             pressed: None,
             warned: false,
         }
@@ -91,6 +94,7 @@ impl Books {
         let fits = self.buffer.has_room();
         self.press();
         if !fits {
+            self.awaited = true;
             return Outcome::Wait;
         }
         let room = self.instances_max.saturating_sub(self.instances());
@@ -103,10 +107,18 @@ impl Books {
         Outcome::Taken(taken)
     }
 
+    /// Ends lists that were told; whether there is something to be written at once.
+    pub fn reconcile(&mut self, now: Timestamp) -> bool {
+        let listing = self.owned.values_mut().filter(|own| own.inventory.listing());
+        listing.fold(false, |urgent, own| own.reconcile(now, &mut self.buffer) | urgent)
+    }
+
     /// Why raw events are to be written now, if they are.
     pub fn batch_due(&self, now: Timestamp) -> Option<&'static str> {
         if self.buffer.len() == 0 {
             None
+        } else if self.awaited {
+            Some("full")
         } else if self.buffer.len() >= self.batch_events {
             Some("events")
         } else if self.oldest.is_some_and(|oldest| oldest.elapsed() >= self.batch_age) {
@@ -141,7 +153,9 @@ impl Books {
                 whole = false;
                 break;
             }
+            let said_bytes = own.said_bytes;
             if let Some(part) = own.part(minutes, scope == Scope::Urgent) {
+                self.buffer.said_leaves(said_bytes, true);
                 instances += part.instances.len() + part.rollups.len();
                 let mut part = part;
                 let (lines, bytes) = lines_size(&part.logs);
@@ -158,6 +172,7 @@ impl Books {
             self.minute = minute;
         }
         if matches!(scope, Scope::Batch | Scope::All) {
+            self.awaited = false;
             for raw in self.buffer.take(FLUSH_EVENTS_MAX) {
                 let Some(own) = self.owned.get_mut(&raw.source) else { continue };
                 let part = parts.entry(raw.source).or_insert_with(|| own.bare_part());
@@ -194,6 +209,7 @@ impl Books {
         if let Some(own) = self.owned.remove(id) {
             let (lines, bytes) = own.lines();
             self.buffer.lines_leave(lines, bytes, false);
+            self.buffer.said_leaves(own.said_bytes, false);
         }
         self.buffer.forget(id);
         self.press();
@@ -215,7 +231,7 @@ impl Books {
     }
 
     pub fn press(&mut self) {
-        let pressed = self.buffer.usage() > USAGE_WARNING;
+        let pressed = self.buffer.usage() > USAGE_WARNING || self.buffer.strained;
         self.pressed = pressed.then(|| self.pressed.unwrap_or_else(Instant::now));
         self.warned &= pressed;
     }

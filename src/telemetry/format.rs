@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use crate::domain::telemetry::{INSTANCE_BYTES_MAX, METRIC_BYTES_MAX, METRICS_MAX};
+use crate::domain::telemetry::{GAUGE_MAX, INSTANCE_BYTES_MAX, METRIC_BYTES_MAX, METRICS_MAX};
 use crate::domain::{Event, EventKind, Timestamp};
 use crate::store::source::{facts_value, gauges_value};
 use crate::store::task::time_text;
@@ -68,14 +68,31 @@ fn time(value: Option<&Value>) -> Option<Timestamp> {
     Some(Timestamp(at.as_millisecond()))
 }
 
-fn line(value: Option<&Value>) -> Option<Arc<str>> {
-    let text = value?.as_str()?;
+fn line(text: &str) -> Arc<str> {
     let mut end = text.len().min(TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     // Neither a file nor a database takes one within text.
-    Some(text[..end].replace('\0', "\u{fffd}").into())
+    text[..end].replace('\0', "\u{fffd}").into()
+}
+
+/// A fact as text, as it will be read again.
+fn fact(value: &Value) -> String {
+    let text = value.to_string();
+    if text.contains("\\u0000") { without_nul(value).to_string() } else { text }
+}
+
+fn without_nul(value: &Value) -> Value {
+    let clean = |text: &str| text.replace('\0', "\u{fffd}");
+    match value {
+        Value::String(text) => clean(text).into(),
+        Value::Array(all) => all.iter().map(without_nul).collect(),
+        Value::Object(all) => {
+            all.iter().map(|(name, value)| (clean(name), without_nul(value))).collect()
+        }
+        _ => value.clone(),
+    }
 }
 
 fn instance(value: Option<&Value>) -> Result<Option<Arc<str>>, String> {
@@ -116,22 +133,20 @@ fn metrics<T>(
 }
 
 fn gauge(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|value| value.is_finite())
+    value.as_f64().filter(|value| value.abs() <= GAUGE_MAX)
 }
 
 fn generic(fields: &Map<String, Value>) -> Result<Event, String> {
-    let facts = metrics(fields, "static", "a value", |value| {
-        Some(Arc::<str>::from(value.to_string().replace("\\u0000", "\\ufffd")))
-    })?;
+    let facts = metrics(fields, "static", "a value", |value| Some(Arc::<str>::from(fact(value))))?;
     if facts.iter().map(|(name, fact)| name.len() + fact.len()).sum::<usize>() > FACTS_BYTES_MAX {
         return Err(format!("static: at most {FACTS_BYTES_MAX} bytes"));
     }
     let event = Event {
         at: time(fields.get("at")),
         facts,
-        gauges: metrics(fields, "gauges", "a number", gauge)?,
+        gauges: metrics(fields, "gauges", "a number, 1e290 at most", gauge)?,
         counters: metrics(fields, "counters", "a whole number from 0 to 2^64-1", Value::as_u64)?,
-        text: line(fields.get("text")),
+        text: fields.get("text").and_then(Value::as_str).map(line),
         ..Event::new(kind(fields)?, instance(fields.get("instance"))?)
     };
     let twice = event.gauges.keys().find(|name| event.counters.contains_key(*name));
@@ -166,16 +181,20 @@ fn nodepass(fields: &Map<String, Value>) -> Result<Event, String> {
     if name.is_none() && kind != EventKind::Shutdown {
         return Err("instance/id: is missing".to_owned());
     }
-    let mut event = Event { at, text: line(fields.get("logs")), ..Event::new(kind, name) };
+    // An instance that starts prints its URL.
+    let text = fields.get("logs").and_then(Value::as_str);
+    let text = text.map(|text| line(&without_passwords(text)));
+    let mut event = Event { at, text, ..Event::new(kind, name) };
     for field in FACTS {
         // A url names its password where others name a user: `server://password@host`.
-        let fact = told.get(field).filter(|value| !value.is_null());
-        let Some(fact) = fact else { continue };
-        let fact = match fact.as_str() {
-            Some(text) if matches!(field, "url" | "config") => without_password(text).into(),
-            _ => fact.clone(),
+        let value = told.get(field).filter(|value| !value.is_null());
+        let Some(value) = value else { continue };
+        let text = match told.get(field).and_then(Value::as_str) {
+            Some(text) if matches!(field, "url" | "config") => {
+                fact(&without_passwords(text).into())
+            }
+            _ => fact(value),
         };
-        let text = fact.to_string().replace("\\u0000", "\\ufffd");
         if text.len() <= FACTS_BYTES_MAX / FACTS.len() {
             event.facts.insert(field.into(), text.into());
         }
@@ -193,14 +212,25 @@ fn nodepass(fields: &Map<String, Value>) -> Result<Event, String> {
     Ok(event)
 }
 
-/// A URL whose password is not shown.
-fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-        None => url.to_owned(),
+/// A text in whose URLs no passwords are shown.
+fn without_passwords(text: &str) -> String {
+    let ends = |letter: char| letter.is_whitespace() || "/?#\"'<>".contains(letter);
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (scheme, place) = rest.split_at(at + 3);
+        shown.push_str(scheme);
+        let end = place.find(ends).unwrap_or(place.len());
+        rest = match place[..end].rfind('@') {
+            Some(at) => {
+                shown.push_str("***");
+                &place[at..]
+            }
+            None => place,
+        };
     }
+    shown.push_str(rest);
+    shown
 }
 
 /// An event in our own form, as it is kept.
@@ -314,6 +344,21 @@ mod tests {
         let text = json!({"type": "log", "instance": {"id": "a"}, "logs": long}).to_string();
         let event = Format::NodePass.decode(&text).unwrap();
         assert_eq!(event.text.unwrap().len(), TEXT_BYTES_MAX);
+    }
+
+    #[test]
+    fn urls_are_kept_without_their_passwords_wherever_they_stand() {
+        for (text, shown) in [
+            ("server://k3y@:1/:2?a=b@c", "server://***@:1/:2?a=b@c"),
+            (
+                "up: server://k3y@h/x and \"client://a:k3y@h\"",
+                "up: server://***@h/x and \"client://***@h\"",
+            ),
+            ("server://k3y@more@h", "server://***@h"),
+            ("http://h/@x a@b ://", "http://h/@x a@b ://"),
+        ] {
+            assert_eq!(without_passwords(text), shown);
+        }
     }
 
     proptest! {

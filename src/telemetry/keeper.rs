@@ -256,10 +256,7 @@ impl Keeper {
 
     fn reconcile(&self) {
         let now = self.shared.log.now();
-        let mut urgent = false;
-        for own in self.shared.books.lock().all().filter(|own| own.inventory.listing()) {
-            urgent |= own.reconcile(now);
-        }
+        let urgent = self.shared.books.lock().reconcile(now);
         if urgent {
             self.shared.flush.notify_one();
             self.shared.show.notify_one();

@@ -44,6 +44,8 @@ pub struct Owned {
     pub inbox: i64,
     inbox_changed: bool,
     messages: Vec<Said>,
+    /// What messages about instances weigh in the buffer.
+    pub said_bytes: usize,
     /// It is let go with the next flush.
     pub release: bool,
     /// Everything is written with the next flush, and then it is forgotten.
@@ -80,6 +82,7 @@ impl Owned {
             inbox: 0,
             inbox_changed: false,
             messages: Vec::new(),
+            said_bytes: 0,
             release: false,
             leaving: false,
         }
@@ -108,25 +111,30 @@ impl Owned {
             line_dropped = !self.log(event, at, buffer);
         } else {
             let happened = changed.iter().any(|(_, change)| change.created || change.deleted);
+            // The name as it is known already: thousands of events wait under few names.
+            let known = |name: &Arc<str>| match self.inventory.instances.get_key_value(name) {
+                Some((known, _)) => known.clone(),
+                None => name.clone(),
+            };
             buffer.push(Raw {
                 source: self.lease.id.clone(),
-                instance: event.instance.clone(),
+                instance: event.instance.as_ref().map(known),
                 thins: event.kind == EventKind::Update && !happened,
                 at,
                 text: document(event, at).into(),
             });
         }
         let thinned_minutes = changed.iter().map(|(_, change)| change.thinned).sum();
-        Taken { urgent: self.note(changed), ignored: None, thinned_minutes, line_dropped }
+        Taken { urgent: self.note(changed, buffer), ignored: None, thinned_minutes, line_dropped }
     }
 
     /// Ends a list that was told; whether there is something to be written at once.
-    pub fn reconcile(&mut self, now: Timestamp) -> bool {
+    pub fn reconcile(&mut self, now: Timestamp, buffer: &mut Buffer) -> bool {
         let gone = self.inventory.reconcile(now);
-        self.note(gone)
+        self.note(gone, buffer)
     }
 
-    fn note(&mut self, changed: Vec<(Arc<str>, Change)>) -> bool {
+    fn note(&mut self, changed: Vec<(Arc<str>, Change)>, buffer: &mut Buffer) -> bool {
         let before = self.urgent;
         for (name, change) in changed {
             if change.is_none() {
@@ -143,7 +151,8 @@ impl Owned {
             {
                 let mut shown = instance_shown(&name, instance);
                 shown.insert("source".to_owned(), self.lease.id.as_str().into());
-                let data = Value::Object(shown).to_string().into();
+                let data: Arc<str> = Value::Object(shown).to_string().into();
+                self.said_bytes += buffer.says(data.len());
                 self.messages.push(Said { kind, key: Some(name.clone()), data });
             }
             self.dirty.insert(name.clone());
@@ -240,6 +249,7 @@ impl Owned {
             part.inbox = Some(self.inbox);
         }
         part.messages = std::mem::take(&mut self.messages);
+        self.said_bytes = 0;
         part.last_event_id = self.last_event_id.take();
         part.release = self.release;
         self.urgent = false;

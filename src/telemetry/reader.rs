@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use super::books::Outcome;
 use super::format::Format;
-use super::remote::{EVENT_BYTES_MAX, Refusal, Secrets};
+use super::remote::{ENDLESS_BYTES, EVENT_BYTES_MAX, Refusal, Secrets};
 use super::stream::{Decoder, Place, Told};
 use crate::domain::{Event, SourceId, SourceStatus, Timestamp};
 use crate::store::source::SourceLease;
@@ -94,14 +94,25 @@ async fn connection(
     shared.stand(&lease.id, SourceStatus::Connected, None);
     let format = Format::parse(&lease.format).unwrap_or(Format::Generic);
     let mut decoder = Decoder::new(EVENT_BYTES_MAX, place.clone());
+    // Whoever sends bytes and ends no line says nothing either.
+    let mut heard = (Instant::now(), 0);
+    let silent = || Ended::Lost("it has been silent for too long: no line has ended".to_owned());
     loop {
-        let chunk = match timeout(shared.settings.silence, answer.chunk()).await {
-            Err(_) => return Ended::Lost("it has been silent for too long".to_owned()),
+        let chunk = match timeout_at(heard.0 + shared.settings.silence, answer.chunk()).await {
+            Err(_) => return silent(),
             Ok(Ok(Some(chunk))) => chunk,
             Ok(Ok(None)) => return Ended::Lost("it closed the stream".to_owned()),
             Ok(Err(_)) => return Ended::Lost("the stream broke off".to_owned()),
         };
-        for one in decoder.read(&chunk) {
+        let all = decoder.read(&chunk);
+        if heard.1 == decoder.lines() && heard.0.elapsed() >= shared.settings.silence {
+            return silent();
+        }
+        if decoder.open_bytes() > ENDLESS_BYTES {
+            let reason = format!("an event of it does not end within {} MiB", ENDLESS_BYTES >> 20);
+            return Ended::Lost(reason);
+        }
+        for one in all {
             *told += 1;
             let Told::Event(text) = one else {
                 shared.ignored("too_large");
@@ -122,6 +133,10 @@ async fn connection(
         if decoder.place != *place {
             place.clone_from(&decoder.place);
             shared.note_place(&lease.id, place);
+        }
+        if heard.1 != decoder.lines() {
+            // What it took to find room is not the source's silence.
+            heard = (Instant::now(), decoder.lines());
         }
     }
 }

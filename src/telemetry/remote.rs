@@ -28,6 +28,9 @@ const TEST_LISTENS: Duration = Duration::from_secs(3);
 
 pub const EVENT_BYTES_MAX: usize = 256 << 10;
 
+/// What is larger than an event may be is passed over, and beyond this taken for one that never ends.
+pub const ENDLESS_BYTES: usize = 4 << 20;
+
 const HEADERS_MAX: usize = 20;
 const HEADER_BYTES_MAX: usize = 4 << 10;
 
@@ -178,6 +181,11 @@ impl Remote {
                 return Err(failed(
                     "it answers with something else than text/event-stream".to_owned(),
                 ));
+            }
+            // None was asked for; read as text it would be noise.
+            let encoding = answer.headers().get(reqwest::header::CONTENT_ENCODING);
+            if encoding.is_some_and(|encoding| encoding != "identity") {
+                return Err(failed("it answers compressed, which it was not asked to".to_owned()));
             }
             return Ok(answer);
         }

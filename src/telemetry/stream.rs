@@ -58,25 +58,37 @@ impl Decoder {
         Decoder { guard: Guard::new(event_bytes_max), chunks, events, place }
     }
 
+    /// How many lines have ended.
+    pub fn lines(&self) -> u64 {
+        self.guard.lines
+    }
+
+    /// How many bytes of an event have come that has not ended.
+    pub fn open_bytes(&self) -> usize {
+        self.guard.bytes
+    }
+
     /// What a chunk completes.
     pub fn read(&mut self, chunk: &[u8]) -> Vec<Told> {
         let mut told = Vec::new();
         // Event by event, so that it is known which one was cut.
         for piece in self.guard.pieces(chunk) {
-            let cut = piece.cut;
-            self.chunks.lock().push_back(piece.bytes);
+            let Piece { bytes, cut, id_is_cut } = piece;
+            self.chunks.lock().push_back(bytes);
             while let Some(Some(Ok(event))) = self.events.next().now_or_never() {
-                if let Some(id) = event.id.filter(|id| id.len() <= ID_BYTES_MAX) {
+                if let Some(id) = event.id.filter(|id| id.len() <= ID_BYTES_MAX && !id_is_cut) {
                     self.place.last_id = (!id.is_empty()).then(|| id.into());
                 }
                 if let Some(retry_ms) = event.retry {
                     self.place.retry_ms = Some(retry_ms.min(RETRY_MS_MAX));
                 }
                 match event.data {
-                    _ if cut => told.push(Told::TooLarge),
-                    Some(data) if !data.is_empty() => told.push(Told::Event(data)),
+                    Some(data) if !cut && !data.is_empty() => told.push(Told::Event(data)),
                     _ => {}
                 }
+            }
+            if cut {
+                told.push(Told::TooLarge);
             }
         }
         told
@@ -86,8 +98,9 @@ impl Decoder {
 /// Bytes up to the end of an event, or as far as they have come.
 struct Piece {
     bytes: Bytes,
-    /// They end an event that was cut.
+    /// They end an event that was cut, perhaps within its id.
     cut: bool,
+    id_is_cut: bool,
 }
 
 struct Guard {
@@ -95,7 +108,11 @@ struct Guard {
     /// Of the event that has begun.
     bytes: usize,
     cut: bool,
-    line_is_empty: bool,
+    id_is_cut: bool,
+    lines: u64,
+    /// How many letters of the line have come, and the first of them.
+    column: usize,
+    head: [char; 2],
     after_cr: bool,
     /// The beginning of a letter whose rest has not come.
     letter: Vec<u8>,
@@ -109,7 +126,10 @@ impl Guard {
             event_bytes_max,
             bytes: 0,
             cut: false,
-            line_is_empty: true,
+            id_is_cut: false,
+            lines: 0,
+            column: 0,
+            head: [' '; 2],
             after_cr: false,
             letter: Vec::new(),
             begins: true,
@@ -131,24 +151,36 @@ impl Guard {
                 continue;
             }
             if matches!(letter, '\r' | '\n') {
-                out.push('\n');
-                if std::mem::replace(&mut self.line_is_empty, true) {
-                    let cut = std::mem::take(&mut self.cut);
-                    self.bytes = 0;
-                    pieces.push(Piece { bytes: std::mem::take(&mut out).into(), cut });
+                self.lines += 1;
+                let ends = std::mem::take(&mut self.column) == 0;
+                let cut = self.cut;
+                if ends && cut {
+                    // The line that was cut, and with it the event.
+                    out.push_str("\n\n");
+                } else if !cut {
+                    out.push('\n');
+                }
+                if ends {
+                    let bytes = std::mem::take(&mut out).into();
+                    let id_is_cut = std::mem::take(&mut self.id_is_cut);
+                    (self.cut, self.bytes) = (false, 0);
+                    pieces.push(Piece { bytes, cut, id_is_cut });
                 }
                 continue;
             }
-            self.line_is_empty = false;
+            if let Some(place) = self.head.get_mut(self.column) {
+                *place = letter;
+            }
+            self.column += 1;
             self.bytes += letter.len_utf8();
-            if self.bytes > self.event_bytes_max {
-                self.cut = true;
-            } else {
+            if self.bytes <= self.event_bytes_max {
                 out.push(letter);
+            } else if !std::mem::replace(&mut self.cut, true) {
+                self.id_is_cut = self.head == ['i', 'd'];
             }
         }
         if !out.is_empty() {
-            pieces.push(Piece { bytes: out.into(), cut: false });
+            pieces.push(Piece { bytes: out.into(), cut: false, id_is_cut: false });
         }
         pieces
     }
@@ -235,6 +267,21 @@ mod tests {
             let (told, place) = read(large.as_bytes(), &cuts);
             assert_eq!(told, [Told::TooLarge, event("next")], "{step}");
             assert_eq!(place.last_id.as_deref(), Some("8"));
+        }
+    }
+
+    #[test]
+    fn an_event_that_was_cut_ends_where_it_ends() {
+        // Its further lines are no empty ones, and an id of which a part is missing is none.
+        let lines = format!("id: 1\ndata: {}\nid: 2\ndata: b\n\ndata: next\n\n", "a".repeat(2_000));
+        let id =
+            format!("id: 1\ndata: {}\nid: {}\n\ndata: next\n\n", "a".repeat(980), "2".repeat(30));
+        for (text, last_id) in [(lines, Some("1")), (id, None)] {
+            for step in [1, 7, 999, 100_000] {
+                let (told, place) = read(text.as_bytes(), &vec![step; text.len() / step + 1]);
+                assert_eq!(told, [Told::TooLarge, event("next")], "{step}");
+                assert_eq!(place.last_id.as_deref(), last_id, "{step}");
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod limits;
 mod notices;
 mod raw;
 mod tasks;
+mod telemetry;
 mod wire;
 
 use serde_json::json;

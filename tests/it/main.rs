@@ -49,6 +49,7 @@ mod source_contract;
 mod task_contract;
 mod tasks;
 mod telemetry;
+mod tls;
 mod upgrade;
 mod upkeep;
 mod walkthrough;

@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -56,6 +56,8 @@ struct Shared {
     speaks: Speaks,
     upstream: SocketAddr,
     weather: watch::Sender<Weather>,
+    /// Whoever sends this next is cut off when it is answered, and never hears the answer.
+    unanswered: Mutex<Option<&'static [u8]>>,
     /// Connections of an older generation are cut.
     generation: watch::Sender<u64>,
     /// Those that were there when the weather became half open.
@@ -73,6 +75,7 @@ impl Proxy {
             speaks,
             upstream,
             weather: watch::Sender::new(Weather::Fair),
+            unanswered: Mutex::new(None),
             generation: watch::Sender::new(0),
             half_open_before: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -119,6 +122,12 @@ impl Proxy {
         self.shared.weather.send_replace(weather);
     }
 
+    /// What is sent next with these bytes in it arrives and is done; then its connection is cut, and the answer
+    /// is lost.
+    pub fn lose_answer_to(&self, bytes: &'static [u8]) {
+        *self.shared.unanswered.lock() = Some(bytes);
+    }
+
     /// Cuts every connection; new ones are taken. Returns how many there were.
     pub fn cut(&self) -> usize {
         let open = self.shared.open.load(Ordering::SeqCst);
@@ -131,6 +140,15 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.accepting.abort();
         self.cut();
+    }
+}
+
+impl Shared {
+    fn is_unanswered(&self, bytes: &[u8]) -> bool {
+        let mut wanted = self.unanswered.lock();
+        let found =
+            wanted.take_if(|wanted| bytes.windows(wanted.len()).any(|window| window == *wanted));
+        found.is_some()
     }
 }
 
@@ -147,10 +165,11 @@ async fn carry(shared: Arc<Shared>, client: TcpStream) {
     let ((from_client, to_client), (from_server, to_server)) =
         (client.into_split(), server.into_split());
     shared.open.fetch_add(1, Ordering::SeqCst);
+    let doomed = AtomicBool::new(false);
     tokio::select! {
         _ = generation.changed() => {}
-        () = pass(&shared, number, from_client, to_server, false) => {}
-        () = pass(&shared, number, from_server, to_client, true) => {}
+        () = pass(&shared, number, from_client, to_server, false, &doomed) => {}
+        () = pass(&shared, number, from_server, to_client, true, &doomed) => {}
     }
     shared.open.fetch_sub(1, Ordering::SeqCst);
 }
@@ -162,6 +181,7 @@ async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     answers: bool,
+    doomed: &AtomicBool,
 ) {
     let mut weather = shared.weather.subscribe();
     let mut buffer = vec![0; 64 << 10];
@@ -170,6 +190,12 @@ async fn pass(
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
         let now = *weather.borrow_and_update();
         let bytes = &buffer[..count];
+        if answers && doomed.load(Ordering::SeqCst) {
+            return;
+        }
+        if !answers && shared.is_unanswered(bytes) {
+            doomed.store(true, Ordering::SeqCst);
+        }
         let changed = match (&mut messages, now) {
             (Some(messages), Weather::Notifications { lost, doubled }) => {
                 messages.pass(bytes, || {

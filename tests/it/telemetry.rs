@@ -1,7 +1,11 @@
 //! Sources, from the stream to the chart: over the real binary and a server of streams of our own.
 
+mod fenced;
 mod fleet;
+mod master;
+mod outage;
 pub mod reading;
+mod refused;
 mod refusing;
 mod showing;
 pub mod station;

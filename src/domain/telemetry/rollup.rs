@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::few::Few;
 use crate::domain::Timestamp;
 
 pub const MINUTE_MS: i64 = 60_000;
@@ -100,30 +101,24 @@ impl Course {
 /// What one instance did in one stretch of time.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Bucket {
-    pub counters: BTreeMap<Arc<str>, Growth>,
-    pub gauges: BTreeMap<Arc<str>, Course>,
+    pub counters: Few<Growth>,
+    pub gauges: Few<Course>,
 }
 
 impl Bucket {
     pub fn grow(&mut self, name: &Arc<str>, growth: Growth) {
-        match self.counters.get_mut(name) {
-            Some(own) => own.merge(growth),
-            None => drop(self.counters.insert(name.clone(), growth)),
-        }
+        self.counters.put(name, growth, Growth::merge);
     }
 
     pub fn show(&mut self, name: &Arc<str>, course: Course) {
-        match self.gauges.get_mut(name) {
-            Some(own) => own.merge(course),
-            None => drop(self.gauges.insert(name.clone(), course)),
-        }
+        self.gauges.put(name, course, Course::merge);
     }
 
     pub fn merge(&mut self, other: &Bucket) {
-        for (name, growth) in &other.counters {
+        for (name, growth) in other.counters.iter() {
             self.grow(name, *growth);
         }
-        for (name, course) in &other.gauges {
+        for (name, course) in other.gauges.iter() {
             self.show(name, *course);
         }
     }

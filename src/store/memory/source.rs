@@ -237,7 +237,7 @@ impl SourceStore for MemoryStore {
                 .filter(|((level, at, _), _)| *level == Level::Minute && *at > hour_ago);
             let waiting = entry.instances.values().flat_map(|one| one.pending.minutes.values());
             for bucket in kept.map(|(_, bucket)| bucket).chain(waiting) {
-                for (name, growth) in &bucket.counters {
+                for (name, growth) in bucket.counters.iter() {
                     counters.entry(name.to_string()).or_default().1 += growth.sum;
                 }
             }

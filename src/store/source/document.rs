@@ -119,7 +119,7 @@ fn bucket(value: &Value) -> Option<Bucket> {
         Some(Course { sum, min, max: value[2].as_f64()?, samples: value[3].as_u64()? })
     };
     let (counters, gauges) = (read(&value["counters"], growth)?, read(&value["gauges"], course)?);
-    Some(Bucket { counters, gauges })
+    Some(Bucket { counters: counters.into_iter().collect(), gauges: gauges.into_iter().collect() })
 }
 
 fn digits(value: &Value) -> Option<u128> {

@@ -19,6 +19,10 @@ const INSTANCES: usize = 20;
 const ROUND: Duration = Duration::from_millis(1_000);
 const ROUNDS: usize = 24;
 
+/// Rows written so far, in every table, whatever wrote them.
+const ROWS: &str = "select sum(n_tup_ins + n_tup_upd + n_tup_del)::bigint from pg_stat_user_tables
+    where schemaname = 'tidings'";
+
 fn name(source: usize) -> String {
     format!("s-{source:03}")
 }
@@ -70,17 +74,24 @@ async fn a_fleet_is_counted_whole_though_a_replica_dies_and_postgres_is_away() {
             .filter(|line| line.contains(" execute ") || line.contains(" statement: "))
             .count()
     };
+    let client = harness::connect(&url).await;
+    let rows = async || {
+        let row = client.query_one(ROWS, &[]).await.unwrap();
+        usize::try_from(row.get::<_, i64>(0)).unwrap()
+    };
     // What it costs while nothing fails.
-    let (before, begun) = (statements(), Instant::now());
+    let (before, rows_before, begun) = (statements(), rows().await, Instant::now());
     let mut sent = 0;
     for _ in 0..ROUNDS / 2 {
         sent += round(&station, 7).await;
     }
     let asked = statements() - before;
-    let took = begun.elapsed();
+    let (written, took) = (rows().await - rows_before, begun.elapsed());
+    let share = |count: usize| count as f64 * 100.0 / sent as f64;
     println!(
-        "{sent} updates in {took:?}: {asked} statements, {:.2} %",
-        asked as f64 * 100.0 / sent as f64
+        "{sent} updates in {took:?}: {asked} statements ({:.2} % of one insert per update), {written} rows ({:.0} %)",
+        share(asked),
+        share(written),
     );
     assert!(asked * 20 <= usize::try_from(sent).unwrap(), "{asked} statements for {sent} updates");
     // Postgres is away, and one replica dies.

@@ -1,56 +1,15 @@
 //! The API server over TLS, as a pod or a person with a kubeconfig meets it.
 
-use std::net::SocketAddr;
-
-use rcgen::{CertifiedKey, generate_simple_self_signed};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
-use tokio_rustls::server::TlsStream;
-
 use super::*;
+use crate::tls::Listener;
 
-struct Listener {
-    tcp: TcpListener,
-    tls: TlsAcceptor,
-}
-
-impl axum::serve::Listener for Listener {
-    type Io = TlsStream<TcpStream>;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            let (tcp, address) = self.tcp.accept().await.unwrap();
-            // Whoever does not trust us hangs up.
-            if let Ok(tls) = self.tls.accept(tcp).await {
-                return (tls, address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.tcp.local_addr()
-    }
-}
-
-/// Serves a book over TLS; the port, and the certificate as PEM.
+/// Serves a book over TLS; the port, and the authority as PEM.
 async fn serve(book: &Shared) -> (u16, String, JoinHandle<()>) {
-    let CertifiedKey { cert, signing_key } =
-        generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivatePkcs8KeyDer::from(signing_key.serialize_der());
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![cert.der().clone()], key.into())
-        .unwrap();
-    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = tcp.local_addr().unwrap().port();
-    let listener = Listener { tcp, tls: TlsAcceptor::from(Arc::new(config)) };
+    let (listener, address, authority) = Listener::bind().await;
     let router = router(book);
     #[expect(clippy::disallowed_methods, reason = "a server of a test, ended with it")]
     let serving = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (port, cert.pem(), serving)
+    (address.port(), authority, serving)
 }
 
 #[tokio::test(flavor = "multi_thread")]
