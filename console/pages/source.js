@@ -100,7 +100,7 @@ export function sourceView(source, place, gone) {
     opened = open;
   });
   if (!opened) void load(), void log.load();
-  const ends = [every(3_000, look), every(15_000, trend.load), every(1_000, () => (fleet.sample(), strip.draw(), table.draw()))];
+  const ends = [every(3_000, look), every(5_000, trend.load), every(1_000, () => (fleet.sample(), strip.draw(), table.draw()))];
   return {
     end() {
       over = true;

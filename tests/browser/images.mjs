@@ -1,7 +1,7 @@
 // Pictures of every page, taken from a demo that runs; the README shows them.
 
 import { mkdir } from "node:fs/promises";
-import { ask, browser as launch, connected, demo as start, offers, root, until, visit } from "./support.mjs";
+import { ask, browser as launch, connected, demo as start, root, until, visit } from "./support.mjs";
 
 const places = ["task", "tasks", "messages", "notices", "sources", "settings", "overview"];
 const folder = `${root}docs/images`;
@@ -24,9 +24,6 @@ try {
       // Lines need some points to be seen.
       const settle = { overview: 40_000, sources: 6_000, tasks: 4_000, notices: 2_500 }[name] ?? 2_000;
       await page.waitForTimeout(settle);
-      // The page says what it does not have; that is no picture for the README.
-      if (name === "sources" && !(await offers(demo.front, "/v1/sources"))) continue;
-      if (name === "notices" && !(await offers(demo.front, "/v1/notices"))) continue;
       await page.screenshot({ path: `${folder}/${name}-${colorScheme}.png` });
     }
     await context.close();
