@@ -16,14 +16,15 @@ try {
     // A task that is well under way, and will be for a while.
     const task = await until(async () => {
       const { tasks } = await ask(`${demo.front}/v1/tasks?limit=100`);
-      return tasks.find(({ action, progress }) => action === "rotate-keys" && progress > 30 && progress < 75);
+      return tasks.find(({ action, progress, status }) => action === "rotate-keys" && status === "running" && progress > 30 && progress < 65);
     }, 240_000);
     for (const name of places) {
       await visit(page, name === "task" ? `#/tasks/${task.id}` : `#/${name}`);
       await page.waitForFunction(() => !document.querySelector("main .wait"));
       // Lines need some points to be seen.
-      const settle = { overview: 40_000, sources: 6_000, tasks: 4_000, notices: 2_500 }[name] ?? 2_000;
+      const settle = { overview: 40_000, sources: 16_000, tasks: 4_000, notices: 2_500 }[name] ?? 2_000;
       await page.waitForTimeout(settle);
+      await page.waitForFunction(() => !document.querySelector(".toast"));
       await page.screenshot({ path: `${folder}/${name}-${colorScheme}.png` });
     }
     await context.close();
