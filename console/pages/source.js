@@ -150,15 +150,20 @@ function instanceTable(fleet, chose) {
     /** The one that is looked at, or all. */
     chosen: "",
     loaded() {
-      if (!fleet.instances.size) fill(empties, empty("sources", t("Nothing was heard yet"), t("Instances appear with their first event.")));
+      if (!fleet.instances.size) table.nothing();
+    },
+    nothing() {
+      fill(empties, empty("sources", t("Nothing was heard yet"), t("Instances appear with their first event.")));
     },
     failed(problem, again) {
       if (!fleet.instances.size) fill(empties, failed(problem, again));
     },
     draw() {
       const all = fleet.sorted.slice(0, INSTANCES_MAX);
+      // The last of them may have gone.
+      if (!all.length && !region.hidden) table.nothing();
       region.hidden = !all.length;
-      empties.hidden = all.length > 0;
+      if (all.length && empties.firstChild) fill(empties);
       note.hidden = fleet.last === undefined;
       const names = [...fleet.names("gauges"), ...fleet.names("counters")].slice(0, COLUMNS_MAX);
       if (names.join() !== columns) {

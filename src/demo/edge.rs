@@ -33,6 +33,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// After an accept that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
+const PATH: &str = "/events";
+const ABSENT: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\nconnection: close\r\n\r\n";
 
 /// A small server of one stream of events, and nothing else.
@@ -56,7 +58,7 @@ impl Edge {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}/events", self.host())
+        format!("http://{}{PATH}", self.host())
     }
 
     /// Runs until it is dropped, and its connections with it.
@@ -75,8 +77,11 @@ impl Edge {
 
     /// First what there is, then what changes.
     async fn tell(&self, mut socket: TcpStream) -> std::io::Result<()> {
-        if !matches!(timeout(HEAD_WITHIN, asked(&mut socket)).await, Ok(Ok(true))) {
+        let Ok(Ok(Some(target))) = timeout(HEAD_WITHIN, asked(&mut socket)).await else {
             return Ok(());
+        };
+        if target != PATH {
+            return socket.write_all(ABSENT.as_bytes()).await;
         }
         socket.write_all(ANSWER.as_bytes()).await?;
         let mut kind = "initial";
@@ -92,18 +97,16 @@ impl Edge {
     }
 }
 
-/// Whether somebody has asked for something, whatever it was.
-async fn asked(socket: &mut TcpStream) -> std::io::Result<bool> {
+/// What somebody has asked for, if that was anything.
+async fn asked(socket: &mut TcpStream) -> std::io::Result<Option<String>> {
     let mut head = Vec::new();
-    while head.len() < HEAD_BYTES_MAX {
-        if socket.read_buf(&mut head).await? == 0 {
-            return Ok(false);
-        }
+    while head.len() < HEAD_BYTES_MAX && socket.read_buf(&mut head).await? > 0 {
         if head.windows(4).any(|window| window == b"\r\n\r\n") {
-            return Ok(true);
+            let text = String::from_utf8_lossy(&head);
+            return Ok(text.split_whitespace().nth(1).map(str::to_owned));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 fn framed(event: &Value) -> String {

@@ -128,14 +128,37 @@ suite("sources", () => {
     await remove("away");
   });
 
-  test("a source is tried from the page", async () => {
-    await make("tested", { url: demo.edge });
+  test("a source is tried from the page, and one that fails says why", async () => {
+    await make("good", { url: demo.edge });
+    await make("wrong", { url: demo.edge.replace("/events", "/nowhere") });
     const { page, end } = await open(browser, `${demo.front}/?user=ada#/sources`);
     await connected(page);
     await page.getByRole("button", { name: "Test", exact: true }).click();
     await page.getByText(/It answers: \d+ events came/).waitFor();
+    await page.getByRole("button", { name: "wrong" }).click();
+    await page.locator("section .pill", { hasText: "failing" }).waitFor();
+    await page.locator(".told.warn", { hasText: "404" }).waitFor();
     await end();
-    await remove("tested");
+    await remove("good");
+    await remove("wrong");
+  });
+
+  test("what the server has not said is not shown", async () => {
+    await make("held");
+    const { page, context, end } = await open(browser, `${demo.front}/?user=ada#/sources`, { loses: true });
+    await connected(page);
+    await context.route("**/v1/sources/held*", (route) => (route.request().method() === "GET" ? route.continue() : route.abort()));
+    await page.getByRole("button", { name: "Switch off" }).click();
+    await page.locator(".toast.bad", { hasText: "cannot be reached" }).waitFor();
+    assert.equal(await page.getByText("switched off").count(), 0);
+    await page.getByRole("button", { name: "Remove" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+    await until(async () => (await page.locator(".toast.bad").count()) === 2);
+    assert.equal(await page.getByText("Removed.").count(), 0);
+    await page.getByRole("button", { name: "Keep it" }).click();
+    await page.getByRole("heading", { name: "held" }).waitFor();
+    await end();
+    await remove("held");
   });
 
   for (const colorScheme of ["light", "dark"]) {

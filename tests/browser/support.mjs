@@ -78,7 +78,7 @@ export async function open(browser, url, { loses = false, refused = false, ...op
     if (!["error", "warning"].includes(message.type())) return;
     const text = message.text();
     if (refused && /status of 4\d\d/.test(text)) return;
-    if (loses && /ERR_CONNECTION|ERR_INTERNET_DISCONNECTED|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE|WebSocket connection|status of 503|tidings:/.test(text)) return;
+    if (loses && /ERR_CONNECTION|ERR_FAILED|ERR_INTERNET_DISCONNECTED|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE|WebSocket connection|status of 503|tidings:/.test(text)) return;
     complaints.push(`${text} (${message.location().url})`);
   });
   page.on("pageerror", (error) => complaints.push(error.stack ?? String(error)));
