@@ -44,7 +44,7 @@ export function sourceView(source, place, gone) {
   const log = logCard(source, table);
   fill(place,
     h("section.card", { "aria-label": source.name }, h("header", null, h("h2", null, source.name), live, status, test, onOff, remove), h("div.body", null, where, detail)),
-    tiles, table.element, trend.element, log.element);
+    tiles, trend.element, table.element, log.element);
   show(source);
 
   const strip = tileStrip(fleet, tiles);

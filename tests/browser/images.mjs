@@ -19,6 +19,8 @@ try {
       return tasks.find(({ action, progress, status }) => action === "rotate-keys" && status === "running" && progress > 30 && progress < 65);
     }, 240_000);
     for (const name of places) {
+      // The one page of which less than half fits.
+      await page.setViewportSize({ width: 1280, height: name === "sources" ? 1240 : 860 });
       await visit(page, name === "task" ? `#/tasks/${task.id}` : `#/${name}`);
       await page.waitForFunction(() => !document.querySelector("main .wait"));
       // Lines need some points to be seen.
