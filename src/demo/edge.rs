@@ -120,7 +120,7 @@ pub fn tunnels(edge: u32, kind: &str, tick: u32) -> impl Iterator<Item = Value> 
 /// What an edge says at a tick: all of its tunnels, and now and then a line of a log.
 pub fn events(edge: u32, kind: &str, tick: u32) -> Vec<Value> {
     let mut events: Vec<Value> = (1..=TUNNELS).map(|n| tunnel(edge * 10 + n, kind, tick)).collect();
-    if kind == "update" && (tick + edge) % 4 == 0 {
+    if kind == "update" && (tick + edge).is_multiple_of(4) {
         let number = edge * 10 + 1 + tick / 4 % TUNNELS;
         let line = match tick / 4 % 5 {
             0 => format!("renewed the certificate of tunnel {number}"),
@@ -152,7 +152,7 @@ fn tunnel(number: u32, kind: &str, tick: u32) -> Value {
     json!({
         "type": kind,
         "instance": format!("tunnel-{number}"),
-        "static": {"name": format!("tunnel {number}"), "kind": if number % 2 == 0 { "server" } else { "client" }},
+        "static": {"name": format!("tunnel {number}"), "kind": if number.is_multiple_of(2) { "server" } else { "client" }},
         "gauges": {
             "ping_ms": round(4.0 + 9.0 * wave + f64::from(number % 4) + quick),
             "pool": (8.0 * wave + quick + 1.0).round().max(0.0),
