@@ -106,7 +106,7 @@ function frame() {
     document.title = `${t(`page.${wanted}`)} · Tidings`;
     fill(place);
     scrollTo(0, 0);
-    page = (wanted === "tasks" && rest.length ? task : PAGES[wanted])(place, decodeURIComponent(rest.join("/")));
+    page = (wanted === "tasks" && rest.length ? task : PAGES[wanted])(place, decoded(rest.join("/")));
   };
   const moved = () => {
     open();
@@ -142,6 +142,15 @@ function frame() {
     end = () => {};
   };
   open();
+}
+
+/** What stands in an address may be anything. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 function accountDialog() {

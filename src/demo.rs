@@ -10,13 +10,15 @@
 //!                 ┌─stdin─▶ replica-1 ──┐
 //!   demo ─────────┼─stdin─▶ replica-2 ──┼─▶ Postgres
 //!     │           └─stdin─▶ replica-3 ──┘       ▲ starts, stops
-//!     └─────────────stdin─▶ sh (see `cluster`) ─┘
+//!     ├─────────────stdin─▶ sh (see `cluster`) ─┘
+//!     └─ edge, a stream of telemetry ◀─ whichever replica reads it
 //! ```
 //! Whatever ends the demo, Ctrl-C or `kill -9`, ends its pipes, and everything that hangs on one of
 //! them leaves by itself: no end depends on the demo being there to ask for it.
 
 mod check;
 mod database;
+mod edge;
 mod front;
 mod guide;
 mod kill;
@@ -34,6 +36,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::database::Database;
+use self::edge::Edge;
 use self::front::Front;
 use self::replica::Replica;
 use crate::cluster::ClusterError;
@@ -102,9 +105,9 @@ pub async fn run(matches: &ArgMatches) -> Result<(), DemoError> {
         // What is being started hangs on our pipe and ends with us.
         () = signals.next() => return Ok(()),
     };
-    let numbers = 1..=REPLICAS;
-    let replicas: Vec<Replica> =
-        numbers.map(|number| Replica::new(number, PORT - 1 + number, &database)).collect();
+    let edge = Edge::bind().await?;
+    let made = |number| Replica::new(number, PORT - 1 + number, &database, edge.host());
+    let replicas: Vec<Replica> = (1..=REPLICAS).map(made).collect();
     let leave = CancellationToken::new();
     let mut lives = Box::pin(try_join_all(replicas.iter().map(|replica| replica.live(&leave))));
     let shown = async {
@@ -116,14 +119,14 @@ pub async fn run(matches: &ArgMatches) -> Result<(), DemoError> {
         all_ready.await;
         let front = Front::bind().await?;
         let url = front.url();
-        guide::show(&replicas, &database, &url).await;
+        guide::show(&replicas, &database, &url, &edge.url()).await;
         let life = async {
             if matches.get_flag("still") {
                 return std::future::pending().await;
             }
-            life::live(&url, &replicas).await;
+            life::live(&url, &edge.url(), &replicas).await;
         };
-        tokio::join!(front.run(&replicas), life);
+        tokio::join!(front.run(&replicas), edge.run(), life);
         Ok(())
     };
     let result = tokio::select! {

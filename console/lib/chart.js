@@ -1,9 +1,16 @@
 // uPlot in the colours of the page.
 import uPlot from "/console/vendor/uPlot.esm.js";
-import { language } from "/console/lib/words.js";
+import { mark, moment } from "/console/lib/words.js";
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+/** Points without a neighbour: no line leads to them, and they would not be seen. */
+function alone(plot, at) {
+  const values = plot.data[at];
+  const none = (n) => values[n] === null || values[n] === undefined;
+  return values.flatMap((_, n) => (!none(n) && none(n - 1) && none(n + 1) ? [n] : []));
 }
 
 /**
@@ -16,6 +23,7 @@ export function chart({ series, height = 210, value = (v) => String(v), label })
   place.setAttribute("role", "img");
   place.setAttribute("aria-label", label);
   let plot;
+  let labels = [];
   let data = [[], ...series.map(() => [])];
   const draw = () => {
     if (!place.isConnected || place.clientWidth === 0) return;
@@ -29,12 +37,12 @@ export function chart({ series, height = 210, value = (v) => String(v), label })
         legend: { live: true },
         scales: { y: { range: (_, low, high) => [Math.min(0, low ?? 0), Math.max(high ?? 1, 1) * 1.12] } },
         axes: [
-          { ...axis, values: (_, splits) => splits.map((at) => new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", ...(splits[1] - splits[0] < 60 && { second: "2-digit" }), hourCycle: "h23" }).format(at * 1000)) },
+          { ...axis, size: 30, values: (_, splits) => splits.map((at) => mark(at * 1000, splits[1] - splits[0])) },
           { ...axis, size: 54, values: (_, splits) => splits.map((v) => value(v)) },
         ],
         series: [
-          { value: (_, at) => (at ? new Date(at * 1000).toLocaleTimeString(language) : "–") },
-          ...series.map((one) => ({ label: one.label, stroke: colour(one.colour), width: 2, fill: one.fill ? `color-mix(in srgb, ${colour(one.colour)} 14%, transparent)` : undefined, points: { show: false }, spanGaps: false, value: (_, v) => (v === null || v === undefined ? "–" : value(v)) })),
+          { value: (_, at) => (at ? moment(at * 1000) : "–") },
+          ...series.map((one, n) => ({ label: labels[n] ?? one.label, stroke: colour(one.colour), width: 2, fill: one.fill ? `color-mix(in srgb, ${colour(one.colour)} 14%, transparent)` : undefined, points: { show: true, size: 5, filter: alone }, spanGaps: false, value: (_, v) => (v === null || v === undefined ? "–" : value(v)) })),
         ],
       },
       data,
@@ -50,9 +58,13 @@ export function chart({ series, height = 210, value = (v) => String(v), label })
   themes.observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
   return {
     element: place,
-    show(next) {
+    /** `labels` name the lines anew, `about` is what is read aloud. */
+    show(next, told = {}) {
+      const named = (told.labels ?? []).some((name, n) => name !== labels[n]);
+      labels = told.labels ?? labels;
+      if (told.about) place.setAttribute("aria-label", told.about);
       data = next;
-      if (plot) plot.setData(data);
+      if (plot && !named) plot.setData(data);
       else draw();
     },
     get points() {

@@ -79,10 +79,17 @@ export function eachFrame(draw) {
 export function every(ms, run) {
   let timer;
   let over = false;
+  let runs = false;
   const step = async () => {
     clearTimeout(timer);
-    if (over || document.visibilityState === "hidden") return;
-    await run();
+    // Whoever looks again while an answer is awaited gets that one.
+    if (over || runs || document.visibilityState === "hidden") return;
+    runs = true;
+    try {
+      await run();
+    } finally {
+      runs = false;
+    }
     if (!over) timer = setTimeout(step, ms);
   };
   const seen = () => document.visibilityState === "visible" && step();

@@ -31,6 +31,13 @@ export function clock(at) {
   return new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" }).format(new Date(at));
 }
 
+/** For an axis whose marks are so many seconds apart. */
+export function mark(at, apart) {
+  const day = { month: "short", day: "numeric" };
+  const time = { hour: "2-digit", minute: "2-digit", ...(apart < 60 && { second: "2-digit" }), hourCycle: "h23" };
+  return new Intl.DateTimeFormat(language, apart >= 86_400 * 27 ? { month: "short", year: "numeric" } : apart >= 86_400 ? day : apart >= 6 * 3_600 ? { ...day, ...time } : time).format(new Date(at));
+}
+
 export function moment(at) {
   return at ? new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" }).format(new Date(at)) : "–";
 }
@@ -52,11 +59,14 @@ function format(value, unit) {
   return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "narrow" }).format(value);
 }
 
-export function bytes(value) {
+/** With `digits` after the point, where one wants to see it move. */
+export function bytes(value, digits) {
   const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
   let at = 0;
   while (value >= 1000 && at < units.length - 1) (value /= 1000), at++;
-  return new Intl.NumberFormat(language, { style: "unit", unit: units[at], unitDisplay: "short", maximumFractionDigits: value < 10 ? 1 : 0 }).format(value);
+  if (at === 0) return `${number(value)} B`;
+  const few = digits ?? (value < 10 ? 1 : 0);
+  return new Intl.NumberFormat(language, { style: "unit", unit: units[at], unitDisplay: "short", maximumFractionDigits: few, minimumFractionDigits: digits ?? 0 }).format(value);
 }
 
 export function ago(at) {

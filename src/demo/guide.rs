@@ -8,15 +8,15 @@ use super::database::Database;
 use super::replica::{Replica, http};
 use super::say;
 
-pub async fn show(replicas: &[Replica], database: &Database, front: &str) {
+pub async fn show(replicas: &[Replica], database: &Database, front: &str, edge: &str) {
     let cursor = cursor(&replicas[0]).await;
-    say(&text(replicas, database, front, cursor.as_deref(), has_psql()));
+    say(&text(replicas, database, [front, edge], cursor.as_deref(), has_psql()));
 }
 
 fn text(
     replicas: &[Replica],
     database: &Database,
-    front: &str,
+    [front, edge]: [&str; 2],
     cursor: Option<&str>,
     has_psql: bool,
 ) -> String {
@@ -70,6 +70,10 @@ fn text(
             format!("curl -N -H 'Last-Event-ID: {cursor}' '{three}/v1/sse?topics=order:*'"),
         );
     }
+    step(
+        "A stream of telemetry, as a source tells it: one replica reads it for all, see Sources in the console.",
+        format!("curl -N {edge}"),
+    );
     step("What a replica says of itself.", format!("curl {one}/readyz; curl {one}/v1/stats"));
     lines.push(String::new());
     lines.push("Ready. Ctrl-C ends everything and leaves nothing behind.".to_owned());

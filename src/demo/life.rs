@@ -11,6 +11,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::edge;
 use super::replica::{Replica, http};
 
 const USERS: &[&str] = &["grace", "linus", "mei", "omar"];
@@ -36,22 +37,25 @@ const NOTICES: &[(&str, &str, &str)] = &[
 /// As many tasks are kept under way.
 const TASKS_GOING: usize = 4;
 const EDGES: &[&str] = &["edge-1", "edge-2"];
-const INSTANCES: u64 = 6;
+const EDGE_READ: &str = "edge-3";
 
 const ORDER_EVERY: Duration = Duration::from_millis(250);
 const TASKS_EVERY: Duration = Duration::from_secs(4);
 const NOTICE_EVERY: Duration = Duration::from_secs(50);
 const READ_EVERY: Duration = Duration::from_secs(9);
-const TELEMETRY_EVERY: Duration = Duration::from_secs(2);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// After a connection that was lost.
 const PAUSE: Duration = Duration::from_millis(500);
+/// As many as a reader keeps apart until it has written them.
+const PAST_MINUTES: u32 = 11;
+/// What must be there, such as a source, is asked for so often.
+const TRIES: u32 = 20;
 
 /// Runs until it is dropped.
-pub async fn live(url: &str, replicas: &[Replica]) {
+pub async fn live(url: &str, edge: &str, replicas: &[Replica]) {
     let town = Town { url: url.to_owned(), http: http() };
     let users = join_all(USERS.iter().zip(0..).map(|(user, at)| town.user(user, at, replicas)));
-    tokio::join!(users, town.orders(), town.tasks(), town.notices(), town.telemetry());
+    tokio::join!(users, town.orders(), town.tasks(), town.notices(), town.telemetry(edge));
 }
 
 struct Town {
@@ -156,51 +160,70 @@ impl Town {
         }
     }
 
-    /// Two edges with some tunnels each; their counters only grow, their gauges wander.
-    async fn telemetry(&self) {
-        for source in EDGES {
-            // One that is there already is as good.
-            let new = json!({"name": source, "format": "generic", "enabled": true});
-            if is_absent(&self.post("/v1/sources", new).await) {
+    /// Two edges that push what they have to say, and one that is read.
+    async fn telemetry(&self, edge: &str) {
+        let pushed = EDGES.iter().zip(1..).map(|(source, number)| self.pushed(source, number));
+        tokio::join!(join_all(pushed), self.read(edge));
+    }
+
+    async fn pushed(&self, source: &str, number: u32) {
+        let new = json!({"name": source, "format": "generic", "enabled": true});
+        // One that is there already is as good, and has a past of its own.
+        if let Some((201, made)) = self.insist("/v1/sources", new).await
+            && let Some(made_at) = made["created_at"].as_str().and_then(|at| at.parse().ok())
+        {
+            self.past(source, number, made_at).await;
+        }
+        for tick in edge::TICKS_BEFORE.. {
+            let body = json!({"source": source, "events": edge::events(number, "update", tick)});
+            if is_absent(&self.post("/v1/ingest", body).await) {
+                // Somebody has removed it.
                 return;
             }
+            sleep(edge::EVERY).await;
         }
-        for tick in 1_u64.. {
-            for (edge, source) in (1..).zip(EDGES) {
-                let events: Vec<Value> =
-                    (1..=INSTANCES).map(|n| event(edge * 10 + n, tick)).collect();
-                if is_absent(
-                    &self.post("/v1/ingest", json!({"source": source, "events": events})).await,
-                ) {
-                    return;
-                }
+    }
+
+    /// The minutes before a source was made: its trends begin with something to see.
+    async fn past(&self, source: &str, number: u32, made_at: jiff::Timestamp) {
+        let mut events = Vec::new();
+        for ago in (1..=PAST_MINUTES).rev() {
+            let kind = if ago == PAST_MINUTES { "initial" } else { "update" };
+            let at = made_at - jiff::SignedDuration::from_mins(i64::from(ago));
+            let tick = edge::TICKS_BEFORE - ago * edge::TICKS_A_MINUTE;
+            events.extend(edge::tunnels(number, kind, tick).map(|mut event| {
+                event["at"] = at.to_string().into();
+                event
+            }));
+        }
+        let _ = self.post("/v1/ingest", json!({"source": source, "events": events})).await;
+    }
+
+    async fn read(&self, edge: &str) {
+        let rules = json!({"url": edge, "format": "generic", "enabled": true});
+        let mut new = rules.clone();
+        new["name"] = EDGE_READ.into();
+        if let Some((409, _)) = self.insist("/v1/sources", new).await {
+            // Of an earlier demo, whose edge had another address.
+            let _ = self
+                .ask(reqwest::Method::PATCH, &format!("/v1/sources/{EDGE_READ}"), Some(rules))
+                .await;
+        }
+    }
+
+    /// Until somebody has answered; a few times.
+    async fn insist(&self, target: &str, body: Value) -> Option<(u16, Value)> {
+        for _ in 0..TRIES {
+            match self.post(target, body.clone()).await {
+                Some((status, answer)) if status < 500 => return Some((status, answer)),
+                _ => sleep(PAUSE).await,
             }
-            sleep(TELEMETRY_EVERY).await;
         }
+        None
     }
 }
 
 /// Whether the server does not offer it.
 fn is_absent(answer: &Option<(u16, Value)>) -> bool {
     matches!(answer, Some((404, _)))
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "small numbers that stand for nothing"
-)]
-fn event(number: u64, tick: u64) -> Value {
-    let wave = ((tick as f64 / 18.0 + number as f64).sin() + 1.2) / 2.2;
-    // So much a second, and a little more or less.
-    let rate = 40_000.0 * (1.0 + (number % 5) as f64) * wave;
-    let round = |value: f64| (value * 10.0).round() / 10.0;
-    json!({
-        "type": if tick == 1 { "initial" } else { "update" },
-        "instance": format!("tunnel-{number}"),
-        "static": {"name": format!("tunnel {number}"), "kind": if number.is_multiple_of(2) { "server" } else { "client" }},
-        "gauges": {"ping_ms": round(4.0 + 9.0 * wave + (number % 4) as f64), "pool": (8.0 * wave).round()},
-        "counters": {"tcp_rx": tick * 60_000 + rate.round().max(0.0) as u64 * 2, "tcp_tx": tick * 38_000 + rate.round().max(0.0) as u64},
-    })
 }

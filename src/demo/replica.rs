@@ -35,6 +35,10 @@ const STARTS_MAX: u32 = 5;
 
 /// Clients of a demo need no time to go elsewhere.
 const DRAIN_S: &str = "1";
+/// Trends move while one looks.
+const FLUSH_MS: &str = "1000";
+/// Who kills the replica that reads a source sees another one take it over, and need not wait long.
+const LEASE_MS: &str = "5000";
 /// How long a leaving replica may take: its drain, the end of its loops, and room.
 const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
@@ -59,6 +63,8 @@ pub struct Replica {
     /// On a server of our own, the variables that are set for another one must not count.
     borrowed: bool,
     database_url: String,
+    /// Where sources of telemetry may be read.
+    edge: String,
     state: watch::Sender<State>,
 }
 
@@ -70,12 +76,13 @@ struct Ended {
 }
 
 impl Replica {
-    pub fn new(number: u16, port_wanted: u16, database: &Database) -> Replica {
+    pub fn new(number: u16, port_wanted: u16, database: &Database, edge: String) -> Replica {
         Replica {
             name: format!("replica-{number}"),
             port_wanted,
             borrowed: database.is_borrowed(),
             database_url: database.url.clone(),
+            edge,
             state: watch::Sender::default(),
         }
     }
@@ -210,6 +217,9 @@ impl Replica {
             .env("TIDINGS_REPLICA", &self.name)
             .env("TIDINGS_LISTEN", address(port).to_string())
             .env("TIDINGS_DRAIN_S", DRAIN_S)
+            .env("TIDINGS_TELEMETRY_HOSTS", &self.edge)
+            .env("TIDINGS_TELEMETRY_FLUSH_MS", FLUSH_MS)
+            .env("TIDINGS_TELEMETRY_LEASE_MS", LEASE_MS)
             .env("TIDINGS_LOG_FORMAT", "human")
             // Ctrl-C is for the demo; a replica that heard it too would hear of its end twice.
             .process_group(0)

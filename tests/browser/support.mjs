@@ -29,17 +29,21 @@ export async function demo({ still = true } = {}) {
   const ended = once(child, "exit");
   const replicas = new Map();
   let front;
+  let edge;
   await new Promise((resolve, reject) => {
     ended.then(() => reject(new Error("the demo ended before it was ready")));
     createInterface({ input: child.stdout }).on("line", (line) => {
       const found = /^\s*(replica-\d|all)\s+(?:is back at )?(http:\S+)(?:\s+\(process (\d+)\))?/.exec(line);
       if (found?.[1] === "all") front = found[2];
       else if (found) replicas.set(found[1], { name: found[1], url: found[2], pid: Number(found[3]) });
+      edge = /^\s*curl -N (http:\S+\/events)$/.exec(line)?.[1] ?? edge;
       if (line.startsWith("Ready.")) resolve();
     });
   });
   return {
     front,
+    /** A stream of telemetry that a source may read. */
+    edge,
     replicas,
     other: (name) => [...replicas.values()].find((one) => one.name !== name),
     end: async () => {
@@ -56,33 +60,25 @@ export async function ask(url, method = "GET", body) {
   return answer;
 }
 
-export async function offers(url, path) {
-  return (await fetch(url + path)).status !== 404;
-}
-
 export function submit(url, { count = 60, delay = 200, concurrency = 5, action = "cordon", fail_rate = 0, owner = "ada" } = {}) {
   const items = Array.from({ length: count }, (_, n) => `node-${n + 1}`);
   return ask(`${url}/v1/tasks`, "POST", { action, owner, items, concurrency, executor: { type: "simulate", delay_ms: delay, fail_rate, seed: 5 } });
 }
 
-/** What a server that lacks something answers; the page says so, and Chromium too. */
-const ABSENT = /\/v1\/(sources|notices|inbox|users|logs|trends)/;
-
 /**
- * A page whose complaints fail the test. What is lost on purpose is allowed by `loses`.
+ * A page whose complaints fail the test. What is lost on purpose is allowed by `loses`, and what the server is to refuse
+ * by `refused`.
  */
-export async function open(browser, url, { loses = false, ...options } = {}) {
+export async function open(browser, url, { loses = false, refused = false, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1360, height: 900 }, locale: "en", ...options });
   const page = await context.newPage();
   const complaints = [];
-  const absent = new Set();
   const origin = new URL(url).origin;
-  page.on("response", (response) => response.status() === 404 && ABSENT.test(response.url()) && absent.add(response.url()));
   page.on("console", (message) => {
     if (!["error", "warning"].includes(message.type())) return;
     const text = message.text();
-    if (absent.has(message.location().url)) return;
-    if (loses && /ERR_CONNECTION|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE|WebSocket connection|status of 503|tidings:/.test(text)) return;
+    if (refused && /status of 4\d\d/.test(text)) return;
+    if (loses && /ERR_CONNECTION|ERR_FAILED|ERR_INTERNET_DISCONNECTED|ERR_EMPTY_RESPONSE|ERR_INCOMPLETE|WebSocket connection|status of 503|tidings:/.test(text)) return;
     complaints.push(`${text} (${message.location().url})`);
   });
   page.on("pageerror", (error) => complaints.push(error.stack ?? String(error)));

@@ -331,6 +331,22 @@ async fn a_demo_moves_by_itself_and_ends_all_the_same() {
         all["replicas"].as_array().unwrap().iter().map(sessions).sum::<u64>() >= 4
     })
     .await;
+    until("a source is read", async || ask("/v1/sources/edge-3").await["status"] == "connected")
+        .await;
+    // Both the one that is read and one that is pushed, with some minutes behind it.
+    for (source, tunnel) in [("edge-1", "tunnel-11"), ("edge-3", "tunnel-31")] {
+        let path = format!("/v1/instances/{source}/{tunnel}");
+        let counted = async || ask(&path).await["counters"]["tcp_rx"].as_u64();
+        until("a tunnel is told", async || counted().await.is_some()).await;
+        let before = counted().await;
+        until("its counters grow", async || counted().await > before).await;
+    }
+    until("its trend begins before the demo", async || {
+        let points = ask("/v1/trends?source=edge-1&metric=tcp_rx").await;
+        let grown = |point: &&serde_json::Value| point["sum"].as_u64() > Some(0);
+        points["points"].as_array().unwrap().iter().filter(grown).count() >= 10
+    })
+    .await;
     demo.signal("-INT");
     assert!(demo.ended().await.success());
     demo.left_nothing(&server).await;
