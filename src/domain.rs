@@ -32,6 +32,7 @@
 //! | *inbox* | the notices of one user that have not run out and were not recalled |
 //! | *recall* | taking a notice back: it goes from every inbox, its receipts stay |
 //! | *presence* | who has a session, on which replica |
+//! | *trace* | where a message belongs among what its publisher traces: a `traceparent` |
 //! | *lane* | one connection on which batches are written, one after another |
 //! | *loop* | a long-lived tokio task, started by `supervise` |
 
@@ -43,6 +44,7 @@ pub mod principal;
 pub mod replica;
 pub mod task;
 pub mod topic;
+pub mod trace;
 
 pub use cursor::{Cursor, CursorError, Epoch, Seq};
 pub use message::{Class, Draft, Message, Priority, Timestamp};
@@ -54,3 +56,4 @@ pub use task::{
     Counts, ItemResult, ItemStatus, Task, TaskEvent, TaskId, TaskItem, TaskRules, TaskStatus,
 };
 pub use topic::{Pattern, Topic, TopicError};
+pub use trace::Trace;

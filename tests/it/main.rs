@@ -47,6 +47,7 @@ mod signals;
 mod slow;
 mod task_contract;
 mod tasks;
+mod trace;
 mod upgrade;
 mod upkeep;
 mod walkthrough;

@@ -16,6 +16,7 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_log", include_str!("../../../sql/schema/0001_log.sql")),
     ("0002_task", include_str!("../../../sql/schema/0002_task.sql")),
     ("0003_notice", include_str!("../../../sql/schema/0003_notice.sql")),
+    ("0005_trace", include_str!("../../../sql/schema/0005_trace.sql")),
 ];
 
 /// What the roles of an installation may do, where it has them.
