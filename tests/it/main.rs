@@ -45,6 +45,8 @@ mod schema;
 mod settings;
 mod signals;
 mod slow;
+#[cfg(feature = "otel")]
+mod spans;
 mod task_contract;
 mod tasks;
 mod trace;
