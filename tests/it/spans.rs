@@ -17,10 +17,13 @@ use crate::follower::{Follower, Way};
 use crate::harness;
 use crate::trace::{publish, trace};
 
-/// A collector of OpenTelemetry, which keeps what it is sent: the type of the content, and the body.
+/// What was sent: the type of its content, and the body.
+type Had = Arc<Mutex<Vec<(String, Bytes)>>>;
+
+/// A collector of OpenTelemetry, which keeps what it is sent.
 struct Collector {
     url: String,
-    had: Arc<Mutex<Vec<(String, Bytes)>>>,
+    had: Had,
     server: JoinHandle<()>,
 }
 
@@ -38,18 +41,14 @@ struct Span {
     span: Value,
 }
 
-async fn keep(
-    State(had): State<Arc<Mutex<Vec<(String, Bytes)>>>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> axum::Json<Value> {
+async fn keep(State(had): State<Had>, headers: HeaderMap, body: Bytes) -> axum::Json<Value> {
     had.lock().push((headers["content-type"].to_str().unwrap().to_owned(), body));
     axum::Json(json!({}))
 }
 
 impl Collector {
     async fn start() -> Collector {
-        let had = Arc::new(Mutex::new(Vec::new()));
+        let had = Had::default();
         let router = Router::new().route("/v1/traces", post(keep)).with_state(had.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
