@@ -56,6 +56,7 @@ fn print(draft: &Draft) -> String {
         "priority": draft.priority.as_str(),
         "ttl_s": draft.ttl_s,
         "idempotency_key": draft.idempotency_key.as_ref().and_then(|key| key.strip_prefix("s ")),
+        "traceparent": draft.trace.as_ref().map(|trace| trace.as_str()),
     })
     .to_string();
     message.pop();
