@@ -10,17 +10,19 @@ WORKDIR /build
 ENV CARGO_PROFILE_RELEASE_STRIP=debuginfo
 # Dependencies first, in a layer of their own: it is built anew only when they change.
 COPY Cargo.toml Cargo.lock ./
+# `--build-arg FEATURES=otel` for traces.
+ARG FEATURES=""
 RUN mkdir src \
     && echo 'fn main() {}' > src/main.rs \
     && touch src/lib.rs \
-    && cargo build --release --locked \
+    && cargo build --release --locked --features "${FEATURES}" \
     && rm -r src
 COPY src src
 COPY sql sql
 COPY console console
 # Cargo goes by times, and those of copied files may lie before the build above.
 RUN touch src/main.rs src/lib.rs \
-    && cargo build --release --locked --bin tidings
+    && cargo build --release --locked --features "${FEATURES}" --bin tidings
 
 FROM ${RUNTIME}
 ARG VERSION=unknown

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test js client images unit bench bench-growth bench-hot soak slow fleet outage simulate fuzz interface image lint fmt check release-check clean
+.PHONY: help demo run test js client images unit otel bench bench-growth bench-hot soak slow fleet outage simulate fuzz interface image lint fmt check release-check clean
 
 help: ## Says what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ images: ## Pictures of every page of the console, light and dark, into docs/imag
 
 unit: ## The tests that need no Postgres
 	$(CARGO) test --lib --test deploy --test docs --test pages --test tidy --test fuzz_smoke
+
+# Apart from `test`: it builds everything once more.
+otel: ## What a collector of OpenTelemetry sees, with the feature `otel`
+	$(CARGO) test --features otel --test it -- spans:: trace::
 
 bench: ## Tidings against its floors, a quarter of an hour; wants a quiet machine (BENCH: more arguments)
 	$(CARGO) build --release --bin tidings --example stage
@@ -77,6 +81,7 @@ image: ## The image of a replica, by the Docker engine
 lint: ## Format and clippy, warnings are errors
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --features otel -- -D warnings
 
 fmt: ## Formats the code
 	$(CARGO) fmt

@@ -37,6 +37,7 @@
 //! | *event* (of a source) | what it told of an instance |
 //! | *reader* | the replica that reads sources, and its loop for one of them |
 //! | *roll-up* | what an instance did in a minute, an hour or a day |
+//! | *trace* | where a message belongs among what its publisher traces: a `traceparent` |
 //! | *lane* | one connection on which batches are written, one after another |
 //! | *loop* | a long-lived tokio task, started by `supervise` |
 
@@ -49,6 +50,7 @@ pub mod replica;
 pub mod task;
 pub mod telemetry;
 pub mod topic;
+pub mod trace;
 
 pub use cursor::{Cursor, CursorError, Epoch, Seq};
 pub use message::{Class, Draft, Message, Priority, Timestamp};
@@ -61,3 +63,4 @@ pub use task::{
 };
 pub use telemetry::{Event, EventKind, InstanceStatus, SourceId, SourceStatus};
 pub use topic::{Pattern, Topic, TopicError};
+pub use trace::Trace;

@@ -127,6 +127,9 @@ impl Frame {
 
 const CURSOR_OPEN: &str = "\"cursor\":\"";
 
+/// What a `traceparent` takes in a frame, with its name.
+const TRACE_BYTES: usize = 75;
+
 fn encode(message: &Message, epoch: &Epoch) -> (String, std::ops::Range<usize>) {
     // Everything but topic, kind, key and data has at most 250 bytes.
     let mut text = String::with_capacity(
@@ -134,6 +137,7 @@ fn encode(message: &Message, epoch: &Epoch) -> (String, std::ops::Range<usize>) 
             + message.topic.as_str().len()
             + message.kind.as_ref().map_or(0, |kind| kind.len())
             + message.key.as_ref().map_or(0, |key| key.len())
+            + message.trace.as_ref().map_or(0, |_| TRACE_BYTES)
             + 250,
     );
     // Writing to a string does not fail. A topic is made of characters that JSON takes as they are.
@@ -153,6 +157,9 @@ fn encode(message: &Message, epoch: &Epoch) -> (String, std::ops::Range<usize>) 
     push_string(&mut text, message.key.as_deref());
     let _ = write!(text, ",\"priority\":\"{}\",\"at\":\"", message.priority.as_str());
     push_time(&mut text, message.at);
+    if let Some(trace) = &message.trace {
+        let _ = write!(text, "\",\"traceparent\":\"{trace}");
+    }
     let _ = write!(text, "\",\"data\":{}}}", message.data);
     (text, cursor)
 }
@@ -190,7 +197,7 @@ fn push_data(out: &mut Vec<u8>, pieces: &[&str]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Draft;
+    use crate::domain::{Draft, Trace};
 
     fn message(data: &str) -> Message {
         let mut draft = Draft::new(Topic::parse("order:7").unwrap(), data);
@@ -221,6 +228,17 @@ mod tests {
             r#"{"type":"message","topic":"order:7","seq":1042,"kind":"ship\"ped","class":"event","key":null,"priority":"normal","at":"2026-11-20T10:00:00.000Z","data":{"step" : "é"}}"#
         );
         assert_eq!(frame.cursor_text(), Some("k3f9-1042"));
+    }
+
+    #[test]
+    fn a_frame_names_the_trace_of_its_message_if_there_is_one() {
+        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let traced = Message { trace: Trace::parse(text), ..message("1") };
+        let frame = Frame::new(&traced, &Epoch::parse("k3f9").unwrap());
+        let bare = self::frame("1")
+            .text()
+            .replace(",\"data\":1}", &format!(",\"traceparent\":\"{text}\",\"data\":1}}"));
+        assert_eq!(frame.text().as_str(), bare);
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub mod presence;
 pub mod publish;
 /// What is found again: the outbox, retention.
 pub mod recovery;
+/// What a collector of OpenTelemetry is told of messages that are traced.
+#[cfg(feature = "otel")]
+pub mod spans;
 /// Batch operations, worked on under a lease by whichever replica has hands for them.
 pub mod tasks;
 

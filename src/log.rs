@@ -179,6 +179,8 @@ impl Log {
         let frames: Vec<Arc<Frame>> =
             messages.iter().map(|message| Arc::new(Frame::new(message, &position.epoch))).collect();
         self.shared.hub.deliver(&frames);
+        #[cfg(feature = "otel")]
+        crate::spans::delivered(messages, self.shared.now());
     }
 
     /// Resolves when a transaction that published from SQL has committed since the last call.

@@ -11,7 +11,8 @@
 //! | `e <epoch>` | the log has a new epoch |
 //! | `p <origin> <number>` | a pulse: a replica listens whether its listener still hears |
 //!
-//! A body is a JSON array with one array a message: topic, data, kind, class, key, priority, ttl_s.
+//! A body is a JSON array with one array a message: topic, data, kind, class, key, priority, ttl_s,
+//! and if there is one its traceparent.
 //! It has no seqs: they are not known when it is sent down the connection, before the append has answered.
 //! A text has at most 7,999 bytes, so a batch is split at message borders, and what is too large is left to be read.
 
@@ -22,7 +23,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{
-    Class, Draft, Epoch, Message, Priority, Seq, SourceId, TaskId, Timestamp, Topic,
+    Class, Draft, Epoch, Message, Priority, Seq, SourceId, TaskId, Timestamp, Topic, Trace,
 };
 
 /// The one channel.
@@ -195,15 +196,22 @@ fn item(draft: &Draft) -> String {
         None => "null".to_owned(),
     };
     let ttl_s = draft.ttl_s.map_or_else(|| "null".to_owned(), |ttl_s| ttl_s.to_string());
-    format!(
-        "[\"{}\",{},{},{},{},{},{ttl_s}]",
+    let mut item = format!(
+        "[\"{}\",{},{},{},{},{},{ttl_s}",
         draft.topic,
         draft.data,
         text(&draft.kind),
         draft.class.to_db(),
         text(&draft.key),
         draft.priority.to_db(),
-    )
+    );
+    if let Some(trace) = &draft.trace {
+        item.push_str(",\"");
+        item.push_str(trace.as_str());
+        item.push('"');
+    }
+    item.push(']');
+    item
 }
 
 #[derive(Deserialize)]
@@ -215,6 +223,7 @@ struct Item<'a>(
     #[serde(borrow)] Option<Cow<'a, str>>,
     i16,
     Option<u32>,
+    #[serde(borrow, default)] Option<Cow<'a, str>>,
 );
 
 impl Item<'_> {
@@ -232,6 +241,7 @@ impl Item<'_> {
             priority: Priority::from_db(self.5).unwrap_or_default(),
             ttl_s: self.6,
             idempotency_key: None,
+            trace: self.7.and_then(|text| Trace::parse(&text)),
         };
         Some(Message::from_draft(&draft, seq, at))
     }
@@ -359,6 +369,33 @@ mod tests {
         large.key = Some("\u{1}".repeat(200).into());
         let texts = signals("r", Timestamp(1), &[draft("a", "1"), large, draft("c", "2")]);
         assert_eq!(texts, ["s r 1 [[\"a\",1,null,0,null,1,null],[\"c\",2,null,0,null,1,null]]"]);
+    }
+
+    #[test]
+    fn a_trace_goes_along_and_costs_nothing_where_there_is_none() {
+        let trace = Trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        let mut traced = draft("a", "1");
+        traced.trace = trace.clone();
+        let parts = parts(&[draft("a", "1"), traced.clone()]);
+        let text = trace.as_ref().unwrap().as_str();
+        let expected =
+            format!("[[\"a\",1,null,0,null,1,null],[\"a\",1,null,0,null,1,null,\"{text}\"]]");
+        assert_eq!(parts[0].body, expected);
+        let messages = read_back(&parts).remove(0).unwrap();
+        assert_eq!((messages[0].trace.clone(), &messages[1].trace), (None, &trace));
+        traced.class = Class::Signal;
+        let texts = signals("r", Timestamp(1), &[traced]);
+        let Notification::Signals { messages, .. } = parse(&texts[0]).unwrap() else { panic!() };
+        assert_eq!(messages[0].trace, trace);
+    }
+
+    #[test]
+    fn what_is_no_trace_costs_no_message() {
+        for odd in ["null", "\"\"", "\"00-0-0-01\""] {
+            let text = format!("a e 1 1 0 [[\"a\",1,null,0,null,1,null,{odd}]]");
+            let Notification::Announced(heard) = parse(&text).unwrap() else { panic!() };
+            assert_eq!(heard.messages.unwrap()[0].trace, None);
+        }
     }
 
     proptest! {

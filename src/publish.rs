@@ -156,7 +156,11 @@ const SIGNAL_BYTES_MAX: usize = 16 << 20;
 impl Publisher {
     /// Returns when everything is committed and durable, or nothing is. Signals leave after that.
     pub async fn publish(&self, drafts: Vec<Draft>) -> Result<Vec<Published>, PublishError> {
+        #[cfg(feature = "otel")]
+        let spans = crate::spans::publish(&drafts);
         let result = self.publish_all(drafts).await;
+        #[cfg(feature = "otel")]
+        spans.end(&result);
         match &result {
             Ok(published) => self.count(published),
             Err(error) => {

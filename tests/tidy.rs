@@ -19,9 +19,16 @@ const EDGES: &[(&str, &[&str])] = &[
     ("store", &["bus", "clock", "domain", "metrics", "notification"]),
     ("bus", &["domain", "metrics", "notification", "store"]),
     ("hub", &["domain", "frame", "metrics", "wake"]),
-    ("log", &["bus", "clock", "domain", "frame", "hub", "metrics", "notification", "store"]),
+    ("spans", &["domain"]),
+    (
+        "log",
+        &["bus", "clock", "domain", "frame", "hub", "metrics", "notification", "spans", "store"],
+    ),
     ("feed", &["domain", "frame", "hub", "log", "metrics", "store"]),
-    ("publish", &["bus", "domain", "log", "metrics", "notification", "store", "supervise"]),
+    (
+        "publish",
+        &["bus", "domain", "log", "metrics", "notification", "spans", "store", "supervise"],
+    ),
     ("recovery", &["domain", "log", "metrics", "notification", "store"]),
     ("notices", &["domain", "frame", "log", "metrics", "notification", "store"]),
     ("presence", &["domain", "metrics", "publish", "store"]),
@@ -104,7 +111,7 @@ const EDGES: &[(&str, &[&str])] = &[
         "cli",
         &[
             "app", "auth", "bench", "bus", "check", "client", "clock", "cluster", "config", "demo",
-            "domain", "dsn", "logging", "store",
+            "domain", "dsn", "logging", "spans", "store",
         ],
     ),
 ];

@@ -60,6 +60,7 @@ fn drafted(message: &Message, at: Timestamp) -> Draft {
     draft.class = Class::Signal;
     draft.key = message.key.clone();
     draft.priority = message.priority;
+    draft.trace = message.trace.clone();
     // Rounded up: a time near the last one is cut short.
     let lives_s = message.expires_at.map(|end| end.0.abs_diff(at.0).div_ceil(1_000));
     draft.ttl_s = lives_s.and_then(|lives_s| u32::try_from(lives_s).ok());

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tidings::api::protocol::{PublishLimits, publish_body, publish_message};
-use tidings::domain::{Class, Draft, Epoch, Message, Principal, Seq, Timestamp};
+use tidings::domain::{Class, Draft, Epoch, Message, Principal, Seq, Timestamp, Trace};
 use tidings::frame::Frame;
 
 /// Small, so that small inputs reach them.
@@ -56,6 +56,7 @@ fn print(draft: &Draft) -> String {
         "priority": draft.priority.as_str(),
         "ttl_s": draft.ttl_s,
         "idempotency_key": draft.idempotency_key.as_ref().and_then(|key| key.strip_prefix("s ")),
+        "traceparent": draft.trace.as_ref().map(Trace::as_str),
     })
     .to_string();
     message.pop();

@@ -1,9 +1,9 @@
 -- message_topics: the next messages of some topics; one index scan a topic, whatever lies between.
 -- Where the log begins is read by the same statement: a partition that was dropped before it cannot be missed unnoticed.
 select l.kept_from, p.* from tidings.log l left join (
-    select seq, at_ms, expires_ms, class, priority, topic, kind, key, data from (
+    select seq, at_ms, expires_ms, class, priority, topic, kind, key, data, trace from (
         select seq, (extract(epoch from at) * 1000)::bigint as at_ms, (extract(epoch from expires_at) * 1000)::bigint as expires_ms,
-            class, priority, topic, kind, key, data,
+            class, priority, topic, kind, key, data, trace,
             sum(octet_length(data)) over (order by seq) - octet_length(data) as bytes_before
         from (
             select m.* from (

@@ -39,6 +39,7 @@ pub fn cors(policy: &OriginPolicy) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             HeaderName::from_static("last-event-id"),
+            HeaderName::from_static("traceparent"),
         ])
         .expose_headers([header::RETRY_AFTER])
         .max_age(PREFLIGHT_AGE)

@@ -13,7 +13,7 @@ use super::error::Problem;
 use super::protocol::{PublishedAnswer, PublishedAnswers, publish_body};
 use super::query::Query;
 use super::session::not_allowed;
-use crate::domain::{Cursor, Pattern, PatternSet, Seq, Timestamp};
+use crate::domain::{Cursor, Pattern, PatternSet, Seq, Timestamp, Trace};
 use crate::frame::Frame;
 use crate::hub::{Hub, Queue};
 use crate::server::ConnectionGuard;
@@ -42,9 +42,14 @@ pub async fn publish(
         return Err(Problem::forbidden("the token allows to publish on no topic"));
     }
     let text = api.json(&headers, request).await?;
-    let drafts = publish_body(&text, api.publish_limits(), &principal)?;
+    let mut drafts = publish_body(&text, api.publish_limits(), &principal)?;
     if let Some(draft) = drafts.iter().find(|draft| !principal.may_publish(&draft.topic)) {
         return Err(not_allowed(&draft.topic));
+    }
+    if let Some(trace) = traceparent(&headers) {
+        for draft in &mut drafts {
+            draft.trace.get_or_insert_with(|| trace.clone());
+        }
     }
     let topics: Vec<_> = drafts.iter().map(|draft| draft.topic.clone()).collect();
     let published = api.inner.publisher.publish(drafts).await?;
@@ -54,6 +59,13 @@ pub async fn publish(
         .map(|(topic, one)| PublishedAnswer::new(topic, one))
         .collect();
     Ok((StatusCode::CREATED, axum::Json(PublishedAnswers { messages: answers })).into_response())
+}
+
+/// Of the whole request, where a message does not name one of its own. Two of them are none.
+fn traceparent(headers: &HeaderMap) -> Option<Trace> {
+    let mut given = headers.get_all("traceparent").iter();
+    let only = given.next().filter(|_| given.next().is_none())?;
+    Trace::parse(only.to_str().ok()?)
 }
 
 /// One page of what came after a place, waiting for the first message if that was asked for.

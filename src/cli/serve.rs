@@ -9,10 +9,14 @@ use std::process::ExitCode;
 
 use super::failure::Failure;
 use crate::config::{Config, Secret};
+#[cfg(feature = "otel")]
+use crate::spans;
 use crate::{app, logging};
 
 pub async fn run(mut config: Config, hangs_on_stdin: bool) -> Result<ExitCode, Failure> {
     logging::start(&config.logging).map_err(Failure::failed)?;
+    #[cfg(feature = "otel")]
+    let export = spans::start(config.replica.as_str()).map_err(Failure::failed)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -26,8 +30,12 @@ pub async fn run(mut config: Config, hangs_on_stdin: bool) -> Result<ExitCode, F
             let _ = std::io::stderr().write_all(welcome_text(address, key.expose()).as_bytes());
         }
     };
-    let code = app::serve(&config, hangs_on_stdin, welcome).await.map_err(Failure::failed)?;
-    Ok(ExitCode::from(code))
+    let code = app::serve(&config, hangs_on_stdin, welcome).await.map_err(Failure::failed);
+    #[cfg(feature = "otel")]
+    if let Some(export) = export {
+        export.finish().await;
+    }
+    code.map(ExitCode::from)
 }
 
 /// Nobody could be let in, nothing is kept, and nobody else can reach it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Seq, Topic};
+use super::{Seq, Topic, Trace};
 
 /// Milliseconds since 1970, by the clock of the database.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -96,6 +96,7 @@ pub struct Draft {
     pub ttl_s: Option<u32>,
     /// Scoped to who published, so that nobody meets anybody else's keys.
     pub idempotency_key: Option<Arc<str>>,
+    pub trace: Option<Trace>,
 }
 
 impl Draft {
@@ -109,6 +110,7 @@ impl Draft {
             priority: Priority::default(),
             ttl_s: None,
             idempotency_key: None,
+            trace: None,
         }
     }
 
@@ -122,6 +124,7 @@ impl Draft {
             + text(&self.kind)
             + text(&self.key)
             + text(&self.idempotency_key)
+            + self.trace.as_ref().map_or(0, |trace| trace.as_str().len())
     }
 }
 
@@ -139,6 +142,7 @@ pub struct Message {
     pub at: Timestamp,
     /// From here on it is not delivered to anybody who has not had it.
     pub expires_at: Option<Timestamp>,
+    pub trace: Option<Trace>,
 }
 
 impl Message {
@@ -153,6 +157,7 @@ impl Message {
             priority: draft.priority,
             at,
             expires_at: draft.ttl_s.map(|ttl_s| at.after_s(ttl_s)),
+            trace: draft.trace.clone(),
         }
     }
 

@@ -185,6 +185,8 @@ impl<'a> Runner<'a> {
                 let frame = |message: &Message| Arc::new(Frame::new(message, &self.place.epoch));
                 let frames: Vec<Arc<Frame>> = messages.iter().map(frame).collect();
                 self.shared.hub.deliver(&frames);
+                #[cfg(feature = "otel")]
+                crate::spans::delivered(&messages, self.shared.now());
                 // Nobody may be interested in what sources show, and that is well.
                 for message in messages.into_iter().filter(is_of_source) {
                     let _ = self.shared.sources_shown.send(message);
@@ -473,6 +475,8 @@ impl<'a> Runner<'a> {
             self.shared.metrics.log.ring_bytes.set(gauge(ring.bytes()));
         }
         self.shared.hub.deliver(&frames);
+        #[cfg(feature = "otel")]
+        crate::spans::delivered(messages, self.shared.now());
         let ago = self.shared.now().0.saturating_sub(last.at.0).max(0);
         self.shared.metrics.delivery_seconds.observe(Duration::from_millis(ago.unsigned_abs()));
         self.place.mark = Some(mark_of(last));

@@ -124,7 +124,12 @@ impl Lane {
             let drafts: Vec<Draft> =
                 requests.iter().flat_map(|request| request.drafts.iter().cloned()).collect();
             let turn = turn.take().unwrap_or_else(|| Box::new(()));
-            match writer.write(&drafts, turn).await {
+            #[cfg(feature = "otel")]
+            let spans = crate::spans::commit(&drafts);
+            let written = writer.write(&drafts, turn).await;
+            #[cfg(feature = "otel")]
+            spans.end(&written);
+            match written {
                 Ok(appended) => {
                     outage = None;
                     self.done(requests, &drafts, &appended).await;

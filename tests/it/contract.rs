@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tidings::bus::memory::MemoryBus;
 use tidings::clock::Clock;
-use tidings::domain::{Class, Draft, Pattern, Priority, Seq, Timestamp, Topic};
+use tidings::domain::{Class, Draft, Pattern, Priority, Seq, Timestamp, Topic, Trace};
 use tidings::store::memory::{MemorySettings, MemoryStore};
 use tidings::store::{Appended, LogStore, Page, StoreError, Upkeep};
 
@@ -97,6 +97,7 @@ async fn a_message_is_kept_byte_for_byte(subject: Subject) {
     full.class = Class::State;
     full.priority = Priority::High;
     full.ttl_s = Some(60);
+    full.trace = Trace::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
     let large = draft("large", &format!("\"{}\"", "é".repeat(100_000)));
     let drafts = [full, large];
     let appended = append(&*subject.log, &drafts).await;

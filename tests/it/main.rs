@@ -46,10 +46,13 @@ mod settings;
 mod signals;
 mod slow;
 mod source_contract;
+#[cfg(feature = "otel")]
+mod spans;
 mod task_contract;
 mod tasks;
 mod telemetry;
 mod tls;
+mod trace;
 mod upgrade;
 mod upkeep;
 mod walkthrough;

@@ -1,13 +1,11 @@
 //! One version beside the next: a rollout, and its way back.
 //!
-//! Of the version before there is its schema; what its replicas do with the log is what ours do, by
-//! the same statements, and is done here without one that would look at the schema first.
+//! Of the version before there is its schema; what its replicas do with the log is done here, by the
+//! statements of the oldest version that must go on beside ours.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
-use tidings::domain::{Draft, Topic};
-use tidings::store::LogStore;
 use tidings::store::postgres::migrate::MIGRATIONS;
 
 use crate::fleet::{Replica, until, until_live};
@@ -15,7 +13,7 @@ use crate::follower::{Follower, Way};
 use crate::harness;
 
 /// A database with the first of our migrations, as the version that knew no more has left it.
-async fn brought_up_by(count: usize) -> String {
+pub async fn brought_up_by(count: usize) -> String {
     let whole = harness::database_url().await;
     let recorded = harness::connect(&whole).await;
     let rows = "select name, hash from tidings.migration order by name";
@@ -41,15 +39,27 @@ async fn brought_up_by(count: usize) -> String {
 
 /// What a lane of the version before writes, and what applications publish meanwhile.
 async fn version_before(url: &str, over: &AtomicBool) -> (Vec<u64>, usize) {
-    let store = harness::store(harness::connector(url));
-    let mut writer = store.writer().await.unwrap();
+    let lane = harness::connect(url).await;
+    let slot = lane.query_one("select slot, fence from tidings.writer_claim('before', 600)", &[]);
+    let slot = slot.await.unwrap();
+    let (slot, fence): (i32, i64) = (slot.get(0), slot.get(1));
     let shop = harness::connect(url).await;
-    let (mut answered, mut published) = (Vec::new(), 0);
+    let (mut answered, mut published) = (Vec::new(), 0_usize);
     while !over.load(Ordering::Relaxed) {
-        let number = answered.len().to_string();
-        let draft = Draft::new(Topic::parse("before").unwrap(), number.as_str());
-        let appended = writer.write(&[draft], Box::new(())).await.unwrap();
-        answered.push(appended.placed[0].seq.get());
+        let number = answered.len();
+        let batch = format!("{slot}, {fence}, {}", number + 1);
+        let append = format!(
+            "select first_seq from tidings.append({batch}, array['before'], array['{number}'],
+             array[null], array[0::smallint], array[null], array[1::smallint], array[null::int], null)"
+        );
+        let appended: i64 = lane.query_one(&append, &[]).await.unwrap().get(0);
+        answered.push(u64::try_from(appended).unwrap());
+        let announce = format!(
+            "select pg_logical_emit_message(true, 'before', '');
+             select tidings.announce({batch}, array[1],
+                 array['[[\"before\",{number},null,0,null,1,null]]'])"
+        );
+        lane.batch_execute(&announce).await.unwrap();
         shop.batch_execute("select tidings.publish('shop', '1')").await.unwrap();
         published += 1;
     }

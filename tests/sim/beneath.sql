@@ -14,14 +14,14 @@ begin
     end case;
 end $$;
 
-alter function tidings.append(integer, bigint, bigint, text[], text[], text[], smallint[], text[], smallint[], integer[], text[]) rename to append_really;
+alter function tidings.append(integer, bigint, bigint, text[], text[], text[], smallint[], text[], smallint[], integer[], text[], text[]) rename to append_really;
 create function tidings.append(
     lane integer, lane_fence bigint, number bigint,
-    topics text[], datas text[], kinds text[], classes smallint[], keys text[], priorities smallint[], ttls integer[], idempotency_keys text[])
+    topics text[], datas text[], kinds text[], classes smallint[], keys text[], priorities smallint[], ttls integer[], idempotency_keys text[], traces text[])
 returns table (epoch text, at_ms bigint, first_seq bigint, fresh integer, seqs bigint[], duplicates boolean[])
 language plpgsql as $$
 begin
-    return query select * from tidings.append_really(lane, lane_fence, number, topics, datas, kinds, classes, keys, priorities, ttls, idempotency_keys);
+    return query select * from tidings.append_really(lane, lane_fence, number, topics, datas, kinds, classes, keys, priorities, ttls, idempotency_keys, traces);
     perform beneath.reach('append');
 end $$;
 

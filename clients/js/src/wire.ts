@@ -15,6 +15,8 @@ export interface Message<T = unknown> {
   key: string | null;
   priority: Priority;
   at: string;
+  /** The trace under which it was published (W3C Trace Context), if there was one. */
+  traceparent?: string;
   data: T;
   /** A notice that came while nobody was there to receive it. */
   replay?: boolean;
@@ -29,6 +31,8 @@ export interface Draft {
   priority?: Priority;
   ttl_s?: number | null;
   idempotency_key?: string | null;
+  /** The trace to which this belongs (W3C Trace Context); whoever receives it gets it too. */
+  traceparent?: string | null;
 }
 
 export interface Published {

@@ -21,8 +21,10 @@ for (const way of ["ws", "sse"]) {
       await subscription.ready;
       assert.equal(tidings.state.status, "open");
       assert.equal(tidings.state.way, way);
-      const { seq } = await tidings.publish({ topic: "order:7", data: { step: "packed" }, kind: "shipped" });
+      const traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+      const { seq } = await tidings.publish({ topic: "order:7", data: { step: "packed" }, kind: "shipped", traceparent });
       await until(() => had.length === 1);
+      assert.equal(had[0].traceparent, traceparent);
       assert.deepEqual({ ...had[0].data, seq: had[0].seq, kind: had[0].kind }, { step: "packed", seq, kind: "shipped" });
       const iterated = tidings.subscribe("parcel:1");
       await iterated.ready;
@@ -33,6 +35,8 @@ for (const way of ["ws", "sse"]) {
         if (data === 4) break;
       }
       assert.deepEqual(taken, numbers(5));
+      const untraced = (await tidings.history("parcel:1", { since: "2020-01-01T00:00:00Z" })).messages;
+      assert.ok(untraced.every((message) => !("traceparent" in message)));
       assert.equal(had.length, 1);
     });
 

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{Faults, Fields};
 use crate::api::error::Problem;
-use crate::domain::{Class, Draft, Principal, Priority, Topic};
+use crate::domain::{Class, Draft, Principal, Priority, Topic, Trace};
 
 /// A kind, key or idempotency key has at most so many bytes.
 const WORD_BYTES_MAX: usize = 200;
@@ -122,6 +122,7 @@ fn message(
     let kind = word(&mut fields, "kind", faults);
     let key = word(&mut fields, "key", faults);
     let idempotency_key = word(&mut fields, "idempotency_key", faults);
+    let trace = fields.take_raw("traceparent").and_then(trace);
     let ttl_s: Option<u32> = fields.take("ttl_s", "a number of seconds", faults);
     if ttl_s.is_some_and(|ttl_s| !(1..=limits.ttl_s_max).contains(&ttl_s)) {
         let max = limits.ttl_s_max;
@@ -142,7 +143,13 @@ fn message(
         priority: priority.unwrap_or_default(),
         ttl_s,
         idempotency_key: idempotency_key.map(|key| principal.idempotency_scope(&key)),
+        trace,
     })
+}
+
+/// Whatever is no traceparent is none.
+fn trace(json: &str) -> Option<Trace> {
+    Trace::parse(&serde_json::from_str::<String>(json).ok()?)
 }
 
 fn choice<T: Copy>(
@@ -224,6 +231,21 @@ mod tests {
                     "{text}: {problem:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_traceparent_is_left_out() {
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let read = |json: &str| {
+            let text = format!(r#"{{"topic":"a","data":1,"traceparent":{json}}}"#);
+            read(&text).expect(json)[0].trace.clone()
+        };
+        assert_eq!(read(&format!("\"{good}\"")).unwrap().as_str(), good);
+        let upper = format!("\"{}\"", good.to_uppercase());
+        let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+        for odd in ["null", "7", "{}", "\"\"", "\"00\"", "\"\\ud83d\\ude00\"", &upper, &deep] {
+            assert_eq!(read(odd), None);
         }
     }
 

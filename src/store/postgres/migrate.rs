@@ -17,6 +17,7 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_task", include_str!("../../../sql/schema/0002_task.sql")),
     ("0003_notice", include_str!("../../../sql/schema/0003_notice.sql")),
     ("0004_source", include_str!("../../../sql/schema/0004_source.sql")),
+    ("0005_trace", include_str!("../../../sql/schema/0005_trace.sql")),
 ];
 
 /// What the roles of an installation may do, where it has them.

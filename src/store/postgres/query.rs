@@ -31,7 +31,7 @@ macro_rules! queries {
 queries! {
     LOG_HEAD = "log_head" [];
     LOG_BARRIER = "log_barrier" [];
-    LOG_APPEND = "log_append" [INT4, INT8, INT8, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT4_ARRAY, TEXT_ARRAY];
+    LOG_APPEND = "log_append" [INT4, INT8, INT8, TEXT_ARRAY, TEXT_ARRAY, TEXT_ARRAY, INT2_ARRAY, TEXT_ARRAY, INT2_ARRAY, INT4_ARRAY, TEXT_ARRAY, TEXT_ARRAY];
     LOG_ANNOUNCE = "log_announce" [INT4, INT8, INT8, INT4_ARRAY, TEXT_ARRAY];
     LOG_SETTINGS = "log_settings" [INT8, INT4, INT4];
     SESSION_BEGIN = "session_begin" [];

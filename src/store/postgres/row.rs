@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use crate::domain::{Class, Epoch, Message, Priority, Seq, Timestamp, Topic};
+use crate::domain::{Class, Epoch, Message, Priority, Seq, Timestamp, Topic, Trace};
 use crate::store::{Appended, Placed, StoreError};
 
 /// A row that the schema cannot hold.
@@ -46,6 +46,7 @@ pub fn message(row: &Row) -> Result<Option<Message>, StoreError> {
         kind: text(7)?,
         key: text(8)?,
         data: get::<&str>(row, 9)?.into(),
+        trace: get::<Option<&str>>(row, 10)?.and_then(Trace::parse),
     }))
 }
 

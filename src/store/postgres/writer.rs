@@ -36,7 +36,7 @@ use super::connect::{classify, give_up};
 use super::database::{Database, forgot_prepared, query_unnamed};
 use super::query::{self, Params, Query};
 use super::row;
-use crate::domain::{Draft, Epoch};
+use crate::domain::{Draft, Epoch, Trace};
 use crate::notification;
 use crate::store::{Appended, LogWriter, StoreError, Turn};
 
@@ -140,6 +140,8 @@ struct Columns<'a> {
     ttls: Vec<Option<i32>>,
     /// `None` when no draft has one, which is the short way through the log's lock.
     idempotency_keys: Option<Vec<Option<&'a str>>>,
+    /// `None` when no draft has one, which is the rule.
+    traces: Option<Vec<Option<&'a str>>>,
 }
 
 impl<'a> Columns<'a> {
@@ -147,6 +149,8 @@ impl<'a> Columns<'a> {
         let keyed = drafts.iter().any(|draft| draft.idempotency_key.is_some());
         let idempotency_keys =
             keyed.then(|| drafts.iter().map(|draft| draft.idempotency_key.as_deref()).collect());
+        let trace = |draft: &'a Draft| draft.trace.as_ref().map(Trace::as_str);
+        let traced = drafts.iter().any(|draft| draft.trace.is_some());
         let ttl = |draft: &Draft| draft.ttl_s.map(|ttl_s| i32::try_from(ttl_s).unwrap_or(i32::MAX));
         Columns {
             topics: drafts.iter().map(|draft| draft.topic.as_str()).collect(),
@@ -157,6 +161,7 @@ impl<'a> Columns<'a> {
             priorities: drafts.iter().map(|draft| draft.priority.to_db()).collect(),
             ttls: drafts.iter().map(ttl).collect(),
             idempotency_keys,
+            traces: traced.then(|| drafts.iter().map(trace).collect()),
         }
     }
 }
@@ -262,6 +267,7 @@ impl PostgresWriter {
             &columns.priorities,
             &columns.ttls,
             &columns.idempotency_keys,
+            &columns.traces,
         ];
         let append = link.run(&query::LOG_APPEND, |prepared| &prepared.append, params);
         let mut append = pin!(maybe_done(append));

@@ -85,7 +85,7 @@ pub(super) async fn pages_of_other_origins_are_let_in_when_named() {
             names.join(" ")
         };
         assert_eq!(listed(&asked, "allow-methods"), "delete get patch post");
-        let headers = "authorization content-type last-event-id";
+        let headers = "authorization content-type last-event-id traceparent";
         assert_eq!(listed(&asked, "allow-headers"), headers);
         assert_eq!(listed(&got, "expose-headers"), "retry-after");
     }

@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::station::Station;
 use super::{ask, borrowed, counter, create, get, settings, source, until_status};
 use crate::fleet::{Replica, until};
-use crate::harness;
 
 const STREAM: (HeaderName, &str) = (header::CONTENT_TYPE, "text/event-stream");
 
