@@ -202,7 +202,7 @@ impl Keeper {
     }
 
     /// Starts reading, from what was flushed last.
-    async fn begin(&mut self, lease: SourceLease) -> Result<(), StoreError> {
+    async fn begin(&mut self, mut lease: SourceLease) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         if let Some(old) = self.readers.remove(&lease.id) {
             old.stop.cancel();
@@ -215,7 +215,7 @@ impl Keeper {
         match known {
             Some((term, false)) if term == lease.term => {
                 if let Some(own) = shared.books.lock().own(&lease.id) {
-                    own.lease = SourceLease { flushed: own.lease.flushed, ..lease.clone() };
+                    lease = own.renew(&lease);
                 }
             }
             // It is still being let go: the next look finds it done.

@@ -37,7 +37,9 @@ pub struct Owned {
     pub status: SourceStatus,
     pub detail: Option<Arc<str>>,
     status_changed: bool,
-    last_event_id: Option<Arc<str>>,
+    /// Up to where its stream was read, and whether that is to be written.
+    place: Option<Arc<str>>,
+    place_changed: bool,
     logs: Vec<LogLine>,
     logged: (i64, u32),
     /// What was pushed up to here is in memory.
@@ -77,7 +79,8 @@ impl Owned {
             status: SourceStatus::Idle,
             detail: None,
             status_changed: false,
-            last_event_id: None,
+            place: None,
+            place_changed: false,
             logs: Vec::new(),
             inbox: 0,
             inbox_changed: false,
@@ -203,9 +206,21 @@ impl Owned {
     }
 
     pub fn note_place(&mut self, last_event_id: Option<Arc<str>>) {
-        if last_event_id.is_some() {
-            self.last_event_id = last_event_id;
+        if last_event_id.is_some() && last_event_id != self.place {
+            self.place = last_event_id;
+            self.place_changed = true;
         }
+    }
+
+    /// Goes on under what a user has changed. From where it was, unless that was elsewhere.
+    pub fn renew(&mut self, lease: &SourceLease) -> SourceLease {
+        if self.lease.url != lease.url {
+            self.place = None;
+            self.place_changed = false;
+        }
+        let last_event_id = self.place.clone().or(lease.last_event_id.clone());
+        self.lease = SourceLease { flushed: self.lease.flushed, last_event_id, ..lease.clone() };
+        self.lease.clone()
     }
 
     pub fn note_inbox(&mut self, number: i64) {
@@ -250,7 +265,9 @@ impl Owned {
         }
         part.messages = std::mem::take(&mut self.messages);
         self.said_bytes = 0;
-        part.last_event_id = self.last_event_id.take();
+        if std::mem::take(&mut self.place_changed) {
+            part.last_event_id.clone_from(&self.place);
+        }
         part.release = self.release;
         self.urgent = false;
         (!part.is_empty()).then(|| {

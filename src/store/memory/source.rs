@@ -124,6 +124,9 @@ impl SourceStore for MemoryStore {
             let mut sources = self.sources.lock();
             let entry = sources.entries.get_mut(id).filter(|one| one.source.revision == revision);
             entry.map(|entry| {
+                if entry.source.rules.url != rules.url {
+                    entry.last_event_id = None;
+                }
                 entry.source.rules = rules.clone();
                 entry.source.revision += 1;
                 entry.source.updated_at = now;

@@ -105,6 +105,34 @@ async fn a_source_comes_back_from_where_it_was_and_is_left_alone_after_204() {
     assert_eq!(status, 200);
     until_status(&replica, "a", "connected").await;
     assert_eq!(station.connections("a"), connections + 1);
+    // What is written there means nothing elsewhere.
+    let change = json!({"url": station.url("elsewhere")});
+    assert_eq!(ask(&replica, "PATCH", "/v1/sources/a", Some(&change)).await.0, 200);
+    until("it is read elsewhere", async || station.connections("elsewhere") == 1).await;
+    assert_eq!(station.last_ids("elsewhere"), [None]);
+}
+
+#[tokio::test]
+async fn a_change_of_anything_but_the_url_reads_on_from_where_it_was() {
+    let station = Station::start().await;
+    let settings = settings(&station);
+    let slow = ("TIDINGS_TELEMETRY_FLUSH_MS", "60000");
+    let settings: Vec<_> =
+        borrowed(&settings).into_iter().filter(|(name, _)| *name != slow.0).chain([slow]).collect();
+    let replica = Replica::in_memory("on", &settings).await;
+    source(&replica, &station, "a").await;
+    until_status(&replica, "a", "connected").await;
+    // Read, and not written yet.
+    station.send("a", "id: 7\ndata: {\"type\":\"log\",\"text\":\"x\"}\n\n");
+    station.send(
+        "a",
+        "data: {\"type\":\"create\",\"instance\":\"i\",\"counters\":{\"tcp_rx\":1}}\n\n",
+    );
+    until("it is read", async || counter(&replica, "a", "i").await == Some(1)).await;
+    let change = json!({"headers": {"X-Key": "k"}});
+    assert_eq!(ask(&replica, "PATCH", "/v1/sources/a", Some(&change)).await.0, 200);
+    until("it is read anew", async || station.connections("a") == 2).await;
+    assert_eq!(station.last_ids("a"), [None, Some("7".to_owned())]);
 }
 
 #[tokio::test]
