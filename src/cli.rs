@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, Args, Command, FromArgMatches, Subcommand};
 
 use crate::config::{self, Config, Flags};
-use crate::demo;
+use crate::{demo, logging};
 
 mod bench;
 mod check;
@@ -41,6 +41,7 @@ pub fn main() -> ExitCode {
     let code = runtime.block_on(run(&matches)).unwrap_or_else(|failure| said(&failure));
     // What still runs is of no interest any more.
     runtime.shutdown_background();
+    logging::flush();
     code
 }
 

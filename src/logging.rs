@@ -1,8 +1,12 @@
 //! What is written while the replica runs: one line an event, for people or for machines.
 //!
-//! Everything goes to standard error; standard output belongs to what a command answers.
+//! Everything goes to standard error, by way of a thread that may be held up without anybody else; standard output belongs to what a command answers.
+
+mod lines;
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
@@ -12,6 +16,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
+use self::lines::Lines;
 use crate::clock::Clock;
 use crate::config::{LogFormat, Logging};
 use crate::domain::Timestamp;
@@ -23,6 +28,12 @@ const WITHOUT_FRAMES: &str = "tungstenite=info";
 #[derive(Debug, thiserror::Error)]
 #[error("logging cannot begin: {0}")]
 pub struct LoggingError(String);
+
+/// How long a process that ends waits until its last lines are written.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// What is on its way to standard error.
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// The last event that somebody should look at, for the page of statistics.
 static LAST_ERROR: Mutex<Option<LastError>> = Mutex::new(None);
@@ -66,8 +77,17 @@ impl Visit for Text {
 /// Begins to log, once for the process.
 pub fn start(logging: &Logging) -> Result<(), LoggingError> {
     let terminal = std::io::stderr().is_terminal();
-    let subscriber = subscriber(logging, terminal, std::io::stderr)?;
+    let lines = Lines::to(std::io::stderr()).map_err(|error| LoggingError(error.to_string()))?;
+    let subscriber = subscriber(logging, terminal, lines.clone())?;
+    let _ = LINES.set(lines);
     subscriber.try_init().map_err(|error| LoggingError(error.to_string()))
+}
+
+/// The last thing that a process does.
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush(FLUSH);
+    }
 }
 
 /// Whether the text is a filter.

@@ -10,6 +10,17 @@ use crate::follower::{Follower, Way};
 use crate::harness;
 use crate::load::{Load, lost_and_doubled_nothing, received};
 
+/// After it listens nobody reads its pipe any more, as with a collector of logs that hangs.
+#[tokio::test]
+async fn a_replica_whose_log_nobody_reads_goes_on() {
+    let replica = Replica::in_memory("unheard", &[("TIDINGS_LOG", "trace")]).await;
+    // Each of them makes several lines; a pipe takes 64 KiB.
+    for _ in 0..1_000 {
+        let answer = reqwest::get(format!("{}/v1/stats", replica.url)).await.unwrap();
+        assert!(answer.status().is_success());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_was_frozen_goes_on_where_it_was() {
     let url = harness::database_url().await;
