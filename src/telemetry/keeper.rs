@@ -20,7 +20,7 @@ use super::reader::read;
 use crate::domain::{SourceId, SourceStatus};
 use crate::store::StoreError;
 use crate::store::source::{PUSHED_BYTES_MAX, PUSHED_MAX, Pushed, SourceClaim, SourceLease};
-use crate::supervise::Shutdown;
+use crate::supervise::{LAST_WORD, Shutdown, finish};
 
 /// How often it looks where there is nothing to read: a hint says when there is.
 const IDLE_TICK: Duration = Duration::from_secs(30);
@@ -84,7 +84,7 @@ impl Keeper {
                         next_look = next_look.min(last_look + LOOK_PAUSE);
                     }
                     if pushed {
-                        self.take_pushed().await;
+                        self.take_pushed(shutdown).await;
                     }
                 }
                 Some(ended) = self.tasks.join_next() => if let Err(error) = ended {
@@ -94,7 +94,10 @@ impl Keeper {
                 },
                 () = sleep_until(next_look) => {
                     last_look = Instant::now();
-                    let wait = match self.look().await {
+                    let Some(looked) = finish(&shutdown.draining, LAST_WORD, self.look()).await else {
+                        break;
+                    };
+                    let wait = match looked {
                         Ok(()) if self.sources == 0 && self.readers.is_empty() => IDLE_TICK,
                         Ok(()) => shared.settings.lease / 3,
                         Err(error) => {
@@ -104,19 +107,21 @@ impl Keeper {
                     };
                     // A jitter of a tenth keeps a fleet that started together from asking together.
                     next_look = Instant::now() + wait.mul_f64(rand::random_range(0.9..1.0));
-                    self.take_pushed().await;
+                    self.take_pushed(shutdown).await;
                 }
                 () = sleep_until(next_list), if !self.readers.is_empty() => {
                     next_list = Instant::now() + LIST_TICK;
                     self.reconcile();
                 }
                 () = sleep_until(next_sweep) => {
-                    let more = match shared.readers.sweep().await {
-                        Ok(swept) => swept.is_full(),
-                        Err(error) => {
+                    let sweep = shared.readers.sweep();
+                    let more = match finish(&shutdown.draining, LAST_WORD, sweep).await {
+                        Some(Ok(swept)) => swept.is_full(),
+                        Some(Err(error)) => {
                             tracing::debug!(%error, "old telemetry could not be removed");
                             false
                         }
+                        None => break,
                     };
                     let idle = if self.sources == 0 { IDLE_SWEEP_TICK } else { SWEEP_TICK };
                     next_sweep = Instant::now() + if more { Duration::from_secs(1) } else { idle };
@@ -141,10 +146,14 @@ impl Keeper {
             () = self.shared.drained.cancelled() => {}
             () = shutdown.stopping.cancelled() => {}
         }
-        if self.sources > 0
-            && let Err(error) = self.shared.readers.release(&self.holder).await
-        {
-            tracing::debug!(%error, "the lease on sources was not handed back; it runs out");
+        if self.sources > 0 {
+            let release = self.shared.readers.release(&self.holder);
+            match finish(&shutdown.draining, LAST_WORD, release).await {
+                Some(Ok(())) => {}
+                left => {
+                    tracing::debug!(?left, "the lease on sources was not handed back; it runs out");
+                }
+            }
         }
     }
 
@@ -264,7 +273,7 @@ impl Keeper {
     }
 
     /// Takes in what was pushed to the sources that are held here.
-    async fn take_pushed(&self) {
+    async fn take_pushed(&self, shutdown: &Shutdown) {
         let pushing = self.readers.iter().filter(|(_, reading)| reading.pushes);
         let pushing: Vec<(SourceId, i64)> =
             pushing.map(|(id, reading)| (id.clone(), reading.term)).collect();
@@ -285,12 +294,14 @@ impl Keeper {
             if after.is_empty() {
                 return;
             }
-            let found = match self.shared.readers.inbox(&after, PUSHED_MAX).await {
-                Ok(found) => found,
-                Err(error) => {
+            let inbox = self.shared.readers.inbox(&after, PUSHED_MAX);
+            let found = match finish(&shutdown.draining, LAST_WORD, inbox).await {
+                Some(Ok(found)) => found,
+                Some(Err(error)) => {
                     tracing::debug!(%error, "what was pushed could not be read; it is at the next look");
                     return;
                 }
+                None => return,
             };
             let bytes: usize = found.iter().map(|pushed| pushed.events.len()).sum();
             let full = found.len() == PUSHED_MAX || bytes >= PUSHED_BYTES_MAX;

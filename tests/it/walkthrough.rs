@@ -264,14 +264,14 @@ async fn the_page_of_sql_does_what_it_says() {
     follower.connected().await;
     let shop = harness::connect(&url).await;
     let blocks = blocks("docs/sql.md", None);
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     for block in blocks {
         shop.batch_execute(&block.text).await.unwrap();
     }
     shop.batch_execute("insert into orders values (9, 'new')").await.unwrap();
-    let seen = follower.has(2).await;
+    let seen = follower.has(3).await;
     let topics: Vec<&str> = seen.messages.iter().map(|(topic, _)| topic.as_str()).collect();
-    assert_eq!(topics, ["order:7", "order:9"]);
+    assert_eq!(topics, ["order:7", "order:7", "order:9"]);
 }
 
 /// What is not typed says why, and there is no other reason.
