@@ -275,11 +275,8 @@ impl Telemetry {
         shared.mirror.lock().follow(id);
         let read = tokio::time::Instant::now();
         let instances = shared.readers.instances(id).await?;
-        let shown = |(name, instance): &(Arc<str>, _)| {
-            let mut shown = instance_shown(name, instance);
-            shown.insert("source".to_owned(), id.as_str().into());
-            (name.clone(), shown)
-        };
+        let shown =
+            |(name, instance): &(Arc<str>, _)| (name.clone(), instance_shown(id, name, instance));
         let shown: Vec<_> = instances.iter().map(shown).collect();
         shared.mirror.lock().fill(id, read, &shown);
         Ok(shown.into_iter().filter(|(_, shown)| shown["status"] != "deleted").collect())

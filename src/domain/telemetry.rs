@@ -3,6 +3,7 @@
 
 pub mod counter;
 pub mod few;
+pub mod instance;
 pub mod inventory;
 pub mod rollup;
 

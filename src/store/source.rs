@@ -17,7 +17,7 @@ pub use self::document::{
     bucket_value, facts_value, gauges_value, instance_parts, instance_read, instance_shown, whole,
 };
 use super::StoreError;
-use crate::domain::telemetry::inventory::Instance;
+use crate::domain::telemetry::instance::Instance;
 use crate::domain::telemetry::rollup::{Bucket, Course, Growth, Level};
 use crate::domain::{SourceId, SourceStatus, Timestamp};
 

@@ -222,11 +222,8 @@ impl Books {
             own.inventory.instances.iter().filter(|(name, instance)| {
                 instance.status != InstanceStatus::Deleted && wanted(name)
             });
-        let shown = |(name, instance): (&Arc<str>, _)| {
-            let mut shown = instance_shown(name, instance);
-            shown.insert("source".to_owned(), id.as_str().into());
-            (name.clone(), shown)
-        };
+        let shown =
+            |(name, instance): (&Arc<str>, _)| (name.clone(), instance_shown(id, name, instance));
         Some(here.map(shown).collect())
     }
 

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::buffer::{Buffer, Raw};
 use super::format::document;
-use crate::domain::telemetry::inventory::{Change, Ignored, Instance, Inventory};
+use crate::domain::telemetry::instance::{Change, Instance};
+use crate::domain::telemetry::inventory::{Ignored, Inventory};
 use crate::domain::telemetry::rollup::Level;
 use crate::domain::{Event, EventKind, SourceId, SourceStatus, Timestamp};
 use crate::store::source::{LogLine, Part, Said, SourceLease, instance_shown};
@@ -152,8 +153,7 @@ impl Owned {
             if let Some(kind) = kind
                 && let Some(instance) = self.inventory.instances.get(&name)
             {
-                let mut shown = instance_shown(&name, instance);
-                shown.insert("source".to_owned(), self.lease.id.as_str().into());
+                let shown = instance_shown(&self.lease.id, &name, instance);
                 let data: Arc<str> = Value::Object(shown).to_string().into();
                 self.said_bytes += buffer.says(data.len());
                 self.messages.push(Said { kind, key: Some(name.clone()), data });
@@ -288,8 +288,7 @@ impl Owned {
         for name in std::mem::take(&mut self.live) {
             let Some(instance) = self.inventory.instances.get(&name) else { continue };
             self.shown += 1;
-            let mut shown = instance_shown(&name, instance);
-            shown.insert("source".to_owned(), self.lease.id.as_str().into());
+            let mut shown = instance_shown(&self.lease.id, &name, instance);
             shown.insert("version".to_owned(), json!([self.lease.term, self.shown]));
             states.push((name, Value::Object(shown).to_string()));
         }

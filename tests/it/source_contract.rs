@@ -15,7 +15,7 @@ use std::time::Duration;
 use tidings::bus::memory::MemoryBus;
 use tidings::clock::{Clock, TestClock};
 use tidings::domain::telemetry::counter::Counter;
-use tidings::domain::telemetry::inventory::Instance;
+use tidings::domain::telemetry::instance::Instance;
 use tidings::domain::telemetry::rollup::{Bucket, Course, Growth, Level, Pending};
 use tidings::domain::{InstanceStatus, Seq, SourceId, SourceStatus, Timestamp};
 use tidings::store::memory::{MemorySettings, MemoryStore};

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 
 use self::past::Past;
 use super::MemoryStore;
-use crate::domain::telemetry::inventory::Instance;
+use crate::domain::telemetry::instance::Instance;
 use crate::domain::telemetry::rollup::{Bucket, Level, MINUTE_MS};
 use crate::domain::{SourceId, SourceStatus, Timestamp};
 use crate::store::StoreError;

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use super::query::Params;
 use super::row::{self, get};
 use super::{PostgresStore, query};
-use crate::domain::telemetry::inventory::Instance;
+use crate::domain::telemetry::instance::Instance;
 use crate::domain::telemetry::rollup::{Course, Growth};
 use crate::domain::{SourceId, SourceStatus, Timestamp};
 use crate::notification;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::domain::telemetry::counter::Counter;
-use crate::domain::telemetry::inventory::Instance;
+use crate::domain::telemetry::instance::Instance;
 use crate::domain::telemetry::rollup::{Bucket, Course, Growth, Pending};
-use crate::domain::{InstanceStatus, Timestamp};
+use crate::domain::{InstanceStatus, SourceId, Timestamp};
 use crate::store::task::time_text;
 
 pub fn facts_value(facts: &BTreeMap<Arc<str>, Arc<str>>) -> Value {
@@ -26,12 +26,13 @@ pub fn whole(number: u128) -> Value {
 }
 
 /// An instance as clients see it.
-pub fn instance_shown(name: &str, instance: &Instance) -> Map<String, Value> {
+pub fn instance_shown(source: &SourceId, name: &str, instance: &Instance) -> Map<String, Value> {
     let counter = |read: fn(&Counter) -> Value| {
         let all = instance.counters.iter();
         Value::Object(all.map(|(name, counter)| (name.to_string(), read(counter))).collect())
     };
     let document = json!({
+        "source": source.as_str(),
         "instance": name,
         "status": instance.status.as_str(),
         "static": facts_value(&instance.facts),
@@ -158,7 +159,10 @@ mod tests {
         let read =
             instance_read("up", &state.to_string(), &pending.to_string(), one.at, one.created_at);
         assert_eq!(read.as_ref(), Some(one));
-        assert_eq!(instance_shown("a", one)["totals"]["rx"], "18446744073709551617");
+        assert_eq!(
+            instance_shown(&SourceId::parse("s").unwrap(), "a", one)["totals"]["rx"],
+            "18446744073709551617"
+        );
         assert!(instance_read("up", "{}", "{}", one.at, one.at).is_none());
     }
 }

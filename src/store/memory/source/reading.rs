@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Entry, MemoryStore};
-use crate::domain::telemetry::inventory::Instance;
+use crate::domain::telemetry::instance::Instance;
 use crate::domain::telemetry::rollup::Level;
 use crate::domain::{Draft, InstanceStatus, SourceId, SourceStatus, Timestamp};
 use crate::notification::Announcement;
